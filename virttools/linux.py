@@ -1,0 +1,93 @@
+"""The system calls that Python lacks, by ctypes: each wrapper calls, checks and raises OSError.
+
+Constants are named as in the kernel's headers. Everything here is for Linux >= 5.6 (openat2).
+"""
+
+import ctypes
+import os
+import struct
+from fcntl import ioctl
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+# include/uapi/linux/openat2.h
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+# include/uapi/linux/fs.h
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+FICLONE = 0x40049409
+
+# include/uapi/linux/close_range.h
+CLOSE_RANGE_CLOEXEC = 4
+
+# The same on every architecture since Linux 5.1 unified new numbers (asm-generic/unistd.h).
+_SYS_close_range = 436
+_SYS_openat2 = 437
+
+_AT_EMPTY_PATH = 0x1000
+_OPEN_HOW = struct.Struct("=QQQ")
+
+
+def _fail(path: str | bytes | None = None) -> None:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number), path)
+
+
+def openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+    """Open path below dir_fd under the RESOLVE_* rules (openat2(2), Linux 5.6); O_CLOEXEC is added.
+
+    Raises OSError: EXDEV where the path leaves dir_fd, ELOOP where it meets a forbidden link.
+    """
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
+    while True:
+        fd: int = _syscall(_SYS_openat2, dir_fd, os.fsencode(path), how, _OPEN_HOW.size)
+        if fd >= 0:
+            return fd
+        # EAGAIN: a rename raced with "..": the man page says to try again.
+        if ctypes.get_errno() != 11:
+            _fail(path)
+
+
+def renameat2(src_fd: int, src: str, dst_fd: int, dst: str, flags: int) -> None:
+    """Rename with RENAME_NOREPLACE or RENAME_EXCHANGE (renameat2(2), Linux 3.15)."""
+    if _libc.renameat2(src_fd, os.fsencode(src), dst_fd, os.fsencode(dst), flags) < 0:
+        _fail(dst)
+
+
+def syncfs(fd: int) -> None:
+    """Write back the whole file system that fd lies on (syncfs(2))."""
+    if _libc.syncfs(fd) < 0:
+        _fail()
+
+
+def ficlone(dst_fd: int, src_fd: int) -> None:
+    """Make dst_fd share src_fd's blocks (ioctl_ficlone(2)); EOPNOTSUPP, EXDEV or EINVAL where it can't."""
+    ioctl(dst_fd, FICLONE, src_fd)
+
+
+def link_fd(fd: int, dir_fd: int, name: str) -> None:
+    """Give the open file fd a further name; never follows one (linkat(2) with AT_EMPTY_PATH).
+
+    Needs CAP_DAC_READ_SEARCH, which root has.
+    """
+    if _libc.linkat(fd, b"", dir_fd, os.fsencode(name), _AT_EMPTY_PATH) < 0:
+        _fail(name)
+
+
+def close_range_cloexec(first: int) -> None:
+    """Mark every descriptor from first on close-on-exec (close_range(2), Linux 5.11)."""
+    if _syscall(_SYS_close_range, first, ctypes.c_uint(0xFFFFFFFF), CLOSE_RANGE_CLOEXEC) < 0:
+        _fail()
+
+
+def chroot_fd(dir_fd: int) -> None:
+    """Make the directory dir_fd the root and the working directory of this process."""
+    os.fchdir(dir_fd)
+    os.chroot(".")

@@ -1,0 +1,1 @@
+"""Values: what a tree must hold, from TOML text to one merged Manifest."""

@@ -1,0 +1,1 @@
+"""Services: which tree answers a connection. On the fast way: standard library only."""
