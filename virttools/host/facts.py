@@ -36,12 +36,13 @@ class HostEntry:
 
     path: where in the tree: absolute, canonical (no parent is a link in the tree).
     source: the host path to read it from (under --source-root: below that).
-    mode: permission and set-id bits, S_IMODE. uid, gid: as the tree must have them.
-    size bytes; mtime_ns, ctime_ns nanoseconds; device, inode, nlink as stat(2) has them.
+    mode: permission and set-id bits, S_IMODE. uid, gid: the host's.
+    size: bytes; mtime_ns, ctime_ns nanoseconds; device, inode, nlink as stat(2) has them.
     xattrs: (name, value), sorted: security.capability, ACLs and user.* of files.
     package: (name, version) of the package that owns it, or None.
     md5: the checksum the package database has for this path (hex), or None.
     explicit: a manifest line names this very path (a file or binary), it was not drawn in by a rule.
+    owner, group: names that the manifest gives it instead of the host's; the tree's accounts number them.
     """
 
     path: PurePosixPath
@@ -61,6 +62,8 @@ class HostEntry:
     package: tuple[str, str] | None = None
     md5: str | None = None
     explicit: bool = False
+    owner: str | None = None
+    group: str | None = None
     why: Why
 
 
