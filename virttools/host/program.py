@@ -1,4 +1,4 @@
-"""Doer of one thing: runs a program and hands back what it said. Nothing else imports subprocess."""
+"""Runs a program and hands back what it said. Nothing else imports subprocess."""
 
 import subprocess  # noqa: TID251  this is the one place
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Result:
 def call(
     argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bytes | None = None
 ) -> Result:
-    """Run argv to its end: no shell, cwd "/", an environment of PATH and LC_ALL and what `env` adds.
+    """Run argv to its end: no shell, cwd "/", an environment of PATH, LC_ALL and what `env` adds.
 
     stdin: its whole input; None is an empty one. Raises HostLacks where it cannot be started.
     """
