@@ -1,0 +1,132 @@
+"""Who serves a call: decided by the name it came by and its first word, before much is loaded."""
+
+import os
+import sys
+
+from virttools.errors import EnterError, HostLacks, UsageError, VirtError
+
+
+class Call:
+    """One call as it came: the options before the command, and the words from the command on."""
+
+    __slots__ = ("command", "is_json", "root", "words")
+
+    def __init__(self, command: str, words: list[str]) -> None:
+        self.command = command
+        self.words = words
+        self.root: str | None = None
+        self.is_json = False
+
+
+def read_call(argv: list[str]) -> Call:
+    """Tell what is asked, by argv[0] and the first word; all later words are left as they are."""
+    name = argv[0].rpartition("/")[2]
+    if name == "virtfs":
+        return Call("cli", ["create", *argv[1:]])
+    if name in ("virtuald", "virtexec"):
+        return Call(name[4:] if name == "virtexec" else name, argv[1:])
+    if name.startswith("virt") and len(name) > 4:
+        return Call("named", [name[4:], *argv[1:]])
+    return _read_words(argv[1:])
+
+
+def _read_words(words: list[str]) -> Call:
+    call = Call("cli", words)
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if word == "--root" and position + 1 < len(words):
+            position += 1
+            call.root = words[position]
+        elif word.startswith("--root="):
+            call.root = word[len("--root=") :]
+        elif word == "--json":
+            call.is_json = True
+        elif word not in ("-v", "--verbose", "-q", "--quiet", "--no-color"):
+            break
+        position += 1
+    if words[position : position + 1] in (["exec"], ["virtuald"]):
+        call.command = words[position]
+        call.words = words[position + 1 :]
+    return call
+
+
+def main(argv: list[str]) -> int:
+    """Serve one call and return its exit status; argv[0] is the name it was called by.
+
+    Whatever goes wrong, a user reads a sentence and no traceback (VIRT_DEBUG=1 shows it).
+    """
+    call = read_call(argv)
+    try:
+        status = _serve(call)
+        sys.stdout.flush()
+    except VirtError as error:
+        return _tell(call, error)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # What is still buffered must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + 13
+    except Exception as error:  # noqa: BLE001  the last line of defence: a bug becomes a sentence
+        return _tell_bug(call, error)
+    return status
+
+
+def _serve(call: Call) -> int:
+    if call.command == "virtuald":
+        from virttools.serve import wrapper
+
+        return wrapper.main(call.words)
+    if call.command == "cli":
+        return _serve_cli(call.words)
+    from virttools import settings
+    from virttools.enter import execute, options
+
+    is_named = call.command == "named"
+    asked = options.Options(call.words) if is_named else options.read(call.words)
+    if asked.is_help:
+        sys.stdout.write(options.HELP)
+        return 0
+    root = settings.load(os.environ, root=call.root).root
+    return execute.run(root, asked)
+
+
+def _serve_cli(words: list[str]) -> int:
+    try:
+        from virttools.cli import app
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("virttools"):
+            raise
+        raise HostLacks(
+            f"cannot start: {sys.executable} has no module {error.name}",
+            hint="`pip install .` installs what virt needs; in a checkout: `make .venv`",
+        ) from error
+    return app.main(words)
+
+
+def _tell(call: Call, error: VirtError) -> int:
+    """Print the error; whoever waits for a command of a domain never takes ours for its status."""
+    from virttools.cli import output
+
+    status = output.failure(error, call.command, as_json=call.is_json)
+    if os.environ.get("VIRT_DEBUG") == "1":
+        _show_traceback(error)
+    if call.command in ("exec", "named") and not isinstance(error, (EnterError, UsageError)):
+        return EnterError.exit_code
+    return status
+
+
+def _tell_bug(call: Call, error: Exception) -> int:
+    sys.stderr.write(f"virt: internal error: {type(error).__name__}: {error}\n")
+    if os.environ.get("VIRT_DEBUG") == "1":
+        _show_traceback(error)
+    else:
+        sys.stderr.write("hint: VIRT_DEBUG=1 shows where\n")
+    return EnterError.exit_code if call.command in ("exec", "named") else VirtError.exit_code
+
+
+def _show_traceback(error: Exception) -> None:
+    import traceback
+
+    traceback.print_exception(error)
