@@ -1,0 +1,125 @@
+"""Doer: flock(2) on files of a folder that only we may write; a holder's death frees its locks.
+
+Light enough for the fast ways: no dataclasses, contextlib, typing.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable
+
+from virttools.errors import Busy
+
+
+class Locks:
+    """The locks that one Root holds, each counted, so that who holds one may take it again."""
+
+    __slots__ = ("_dir_fd", "_held", "_is_wanted")
+
+    def __init__(self, dir_fd: int, is_wanted: Callable[[str], bool]) -> None:
+        self._dir_fd = dir_fd
+        self._is_wanted = is_wanted
+        self._held: dict[str, tuple[int, int, bool]] = {}
+
+    def take(self, name: str, *, shared: bool, wait: bool) -> None:
+        """Raises Busy where another process, or this one for reading only, has it."""
+        if name not in self._held:
+            try:
+                fd = acquire(self._dir_fd, name, shared=shared, wait=wait)
+            except BlockingIOError as error:
+                raise self._busy(name) from error
+            self._held[name] = (fd, 1, shared)
+            return
+        fd, depth, is_shared = self._held[name]
+        if is_shared and not shared:
+            raise self._busy(name)
+        self._held[name] = (fd, depth + 1, is_shared)
+
+    def free(self, name: str) -> None:
+        fd, depth, shared = self._held[name]
+        if depth > 1:
+            self._held[name] = (fd, depth - 1, shared)
+            return
+        del self._held[name]
+        if not shared and not name.startswith(".") and not self._is_wanted(name):
+            os.unlink(name, dir_fd=self._dir_fd)
+        os.close(fd)
+
+    def _busy(self, name: str) -> Busy:
+        pids = holders(self._dir_fd, name)
+        who = ", ".join(f"{pid} ({command_name(pid)})" for pid in pids)
+        what = "the folder of all trees" if name.startswith(".") else name
+        return Busy(
+            f"cannot lock {what}: {f'process {who}' if who else 'another process'} works on it",
+            hint="try again when that is done",
+        )
+
+
+class Lock:
+    """One taking of a lock, for a `with`."""
+
+    __slots__ = ("_locks", "_name", "_shared", "_wait")
+
+    def __init__(
+        self, locks: Locks, name: str, *, shared: bool = False, wait: bool = False
+    ) -> None:
+        self._locks = locks
+        self._name = name
+        self._shared = shared
+        self._wait = wait
+
+    def __enter__(self) -> None:
+        self._locks.take(self._name, shared=self._shared, wait=self._wait)
+
+    def __exit__(self, *_: object) -> None:
+        self._locks.free(self._name)
+
+
+def acquire(dir_fd: int, name: str, *, shared: bool = False, wait: bool = False) -> int:
+    """The descriptor of the locked file; closing it frees the lock. Raises BlockingIOError."""
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
+        try:
+            fcntl.flock(fd, operation if wait else operation | fcntl.LOCK_NB)
+            # Who held it may have unlinked it before letting go: then this is a lock on nothing.
+            if _is_linked(fd, dir_fd, name):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _is_linked(fd: int, dir_fd: int, name: str) -> bool:
+    try:
+        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    held = os.fstat(fd)
+    return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)
+
+
+def holders(dir_fd: int, name: str) -> list[int]:
+    """The processes that /proc/locks (proc(5)) names for that lock file; empty where unknown."""
+    try:
+        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        with open("/proc/locks", encoding="ascii") as lines:
+            rows = [line.split() for line in lines]
+    except OSError:
+        return []
+    major, minor = os.major(found.st_dev), os.minor(found.st_dev)
+    place = f"{major:02x}:{minor:02x}:{found.st_ino}"
+    return sorted(
+        {int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == place and int(row[4]) > 0}
+    )
+
+
+def command_name(pid: int) -> str:
+    """What a process calls itself, made safe to print."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            name = file.read().rstrip(b"\n").decode(errors="replace")
+    except OSError:
+        return "gone"
+    return name if name.isprintable() else ascii(name)
