@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from virttools.host.facts import Why
 
@@ -122,9 +122,7 @@ class LinkSocket:
         return f"link     {self.source} -> /{self.path}"
 
 
-Action: TypeAlias = (
-    MakeDir | CopyFile | LinkFile | WriteFile | MakeSymlink | MakeNode | LinkSocket
-)
+Action: TypeAlias = MakeDir | CopyFile | LinkFile | WriteFile | MakeSymlink | MakeNode | LinkSocket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,3 +132,36 @@ class Plan:
     domain: str
     actions: tuple[Action, ...]
     warnings: tuple[str, ...] = ()
+
+
+def document(action: Action) -> dict[str, Any]:
+    """An action as JSON has it: its kind, its path as seen from inside, modes as octal text, and why."""
+    found: dict[str, Any] = {"action": _KIND[type(action)], "path": f"/{action.path}"}
+    for key in ("uid", "gid", "size", "target", "type", "major", "minor", "share"):
+        if hasattr(action, key):
+            found[key] = getattr(action, key)
+    mode = getattr(action, "mode", None)
+    if mode is not None:
+        found["mode"] = f"{mode:04o}"
+    if isinstance(action, LinkFile):
+        found["existing"] = f"/{action.existing}"
+    if isinstance(action, WriteFile):
+        found["size"] = len(action.content)
+    source = getattr(action, "source", None)
+    if source is not None:
+        found["source"] = str(source)
+    found["rule"], found["origin"] = action.why.rule, str(action.why.origin)
+    if action.why.by is not None:
+        found["by"] = str(action.why.by)
+    return found
+
+
+_KIND: dict[type[Action], str] = {
+    MakeDir: "mkdir",
+    CopyFile: "copy",
+    LinkFile: "link",
+    WriteFile: "write",
+    MakeSymlink: "symlink",
+    MakeNode: "mknod",
+    LinkSocket: "socket",
+}

@@ -80,8 +80,28 @@ def encode(record: Record) -> bytes:
         "profiles": list(record.profiles),
         "layers": [{"file": layer.file, "text": layer.text} for layer in record.layers],
     }
-    lines = ",\n".join(json.dumps(entry.document(), separators=(",", ":")) for entry in record.entries)
+    lines = ",\n".join(
+        json.dumps(entry.document(), separators=(",", ":")) for entry in record.entries
+    )
     return f'{json.dumps(head)[:-1]}, "entries": [\n{lines}\n]}}\n'.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a list of domains tells, from the first line of a record."""
+
+    domain: str
+    addresses: tuple[str, ...]
+    profiles: tuple[str, ...]
+
+
+def head(first_line: bytes, name: str) -> Head:
+    """The head of a record; `name` is for messages. Raises ApplyError where it is not one of ours."""
+    try:
+        found = json.loads(first_line.rstrip() + b"]}")
+        return Head(found["domain"], tuple(found["addresses"]), tuple(found["profiles"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(name, error) from error
 
 
 def decode(text: bytes, name: str) -> Record:
@@ -101,10 +121,14 @@ def decode(text: bytes, name: str) -> Record:
             entries=tuple(_entry(row) for row in found["entries"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ApplyError(
-            f"cannot read {name}: it is damaged ({error!r})",
-            hint="restore it from a backup, or remove the domain and create it again",
-        ) from error
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> ApplyError:
+    return ApplyError(
+        f"cannot read {name}: it is damaged ({error!r})",
+        hint="restore it from a backup, or remove the domain and create it again",
+    )
 
 
 def _entry(row: dict[str, Any]) -> Entry:

@@ -1,0 +1,99 @@
+"""`virt`: the commands put together, the options before them, and what every failure looks like."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from virttools import __version__, settings
+from virttools.cli import create, domains, inside, libs, manifest, profile, scrub
+from virttools.cli.output import Output, failure
+from virttools.errors import UsageError, VirtError
+
+app = typer.Typer(
+    name="virt",
+    help="A filesystem of its own for every domain of this machine.",
+    epilog="Example: virt create domain1.com --profile login && virt exec --domain domain1.com -- id",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"virt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def virt(
+    ctx: typer.Context,
+    root: Annotated[
+        str | None,
+        typer.Option(help="The folder that holds the trees [default: VIRT_ROOT or /virtual]."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say less.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colour.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """A filesystem of its own for every domain of this machine."""
+    ctx.obj = Output(
+        settings=settings.load(os.environ, root=root),
+        json=json,
+        verbose=verbose,
+        quiet=quiet,
+        color=not no_color and "NO_COLOR" not in os.environ,
+    )
+
+
+for module in (create, domains, inside, libs, scrub):
+    module.register(app)
+app.add_typer(manifest.app, name="manifest")
+app.add_typer(profile.app, name="profile")
+
+
+def main(argv: list[str]) -> int:
+    """Run one command line (without argv[0]); returns the exit status. VirtError is said here, and only here."""
+    as_json = "--json" in _leading_options(argv)
+    try:
+        status = app(argv, standalone_mode=False, prog_name="virt")
+    except VirtError as error:
+        return failure(error, _command(argv), as_json=as_json)
+    except Exception as error:
+        # typer's own errors (its click is vendored and private) say so by this method.
+        if not hasattr(error, "format_message"):
+            raise
+        return failure(_usage(error.format_message(), argv), _command(argv), as_json=as_json)
+    sys.stdout.flush()
+    return status if isinstance(status, int) else 0
+
+
+def _usage(message: str, argv: list[str]) -> UsageError:
+    command = _command(argv)
+    told = message[:1].lower() + message[1:].rstrip(".")
+    return UsageError(
+        f"cannot understand the command line: {told}",
+        hint=f"virt {command} --help" if command else "virt --help",
+    )
+
+
+def _leading_options(argv: list[str]) -> list[str]:
+    """The words before the command: options, and the value of --root."""
+    for index, word in enumerate(argv):
+        if not word.startswith("-") and argv[index - 1 : index] != ["--root"]:
+            return argv[:index]
+    return argv
+
+
+def _command(argv: list[str]) -> str:
+    rest = argv[len(_leading_options(argv)) :]
+    nested = rest[:1] in (["manifest"], ["profile"]) and rest[1:2] and rest[1][0] != "-"
+    return " ".join(rest[: 2 if nested else 1])

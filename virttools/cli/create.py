@@ -1,0 +1,146 @@
+"""`virt create`: from manifests to published domains; without a name it asks, as virtfs did."""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from virttools.cli.output import Output, size
+from virttools.domains import create as creating
+from virttools.domains.create import Created, Options, Preview, Wish
+from virttools.errors import SecretFound, UsageError
+from virttools.manifest import names
+from virttools.manifest.load import load
+from virttools.tree.actions import document
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog="Example: virt create domain1.com --ip 192.0.2.1 -p login")(create)
+
+
+def create(
+    ctx: typer.Context,
+    domains: Annotated[
+        list[str] | None, typer.Argument(metavar="DOMAIN...", help="The domains to create.")
+    ] = None,
+    manifest: Annotated[
+        str | None, typer.Option("--manifest", "-m", metavar="FILE", help="The manifest (TOML).")
+    ] = None,
+    profile: Annotated[
+        list[str] | None, typer.Option("--profile", "-p", help="A profile; repeatable.")
+    ] = None,
+    ip: Annotated[
+        list[str] | None, typer.Option("--ip", metavar="ADDRESS", help="An address; repeatable.")
+    ] = None,
+    link: Annotated[
+        str | None, typer.Option(help="How files get in: auto, reflink, hard or copy.")
+    ] = None,
+    source_root: Annotated[
+        str, typer.Option(metavar="DIR", help="Take programs from the system in DIR, not this one.")
+    ] = "/",
+    resolver: Annotated[
+        str, typer.Option(help="Who finds libraries: own, or ldd (runs ld.so on each file).")
+    ] = "own",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Print the plan; change nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+) -> None:
+    """Build the tree of each DOMAIN and publish it whole, or not at all."""
+    output: Output = ctx.obj
+    root = output.settings.root
+    if not domains:
+        domains, root = _ask(root, asking=not yes)
+    if resolver not in ("own", "ldd"):
+        raise UsageError(f"cannot use resolver {resolver!r}: there are own and ldd")
+    wishes = _wishes(domains, manifest, profile or [], ip or [], link)
+    options = Options(source_root=source_root, resolver=resolver)
+    if dry_run:
+        _preview(output, creating.preview(root, wishes, options))
+        return
+    title = domains[0] if len(domains) == 1 else f"{len(domains)} domains"
+    with output.progress(f"creating {title}") as advance:
+        created = creating.create(root, wishes, options, advance=advance)
+    _show(output, created)
+
+
+def _wishes(
+    domains: list[str], manifest: str | None, profiles: list[str], ip: list[str], link: str | None
+) -> list[Wish]:
+    if ip and len(domains) > 1:
+        raise UsageError(
+            f"cannot give {ip[0]} to {len(domains)} domains: an address belongs to one",
+            hint="create them one by one, or write `addresses` into their manifests",
+        )
+    wishes = []
+    for domain in dict.fromkeys(names.domain(text) for text in domains):
+        loaded = load(domain, manifest_file=manifest, profiles=profiles, addresses=ip, link=link)
+        wishes.append(Wish(domain, loaded))
+    return wishes
+
+
+def _ask(root: str, *, asking: bool) -> tuple[list[str], str]:
+    """The two questions of the HOWTO's virtfs, on a terminal."""
+    if not asking or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("cannot create a domain: none is named", hint="virt create domain1.com")
+    import questionary
+
+    domain = questionary.text("Domain name:").ask()
+    if not domain:
+        raise UsageError("cannot create a domain: nothing was entered")
+    folder = questionary.text("Folder that holds the trees:", default=root).ask()
+    return [domain], os.path.abspath(folder or root)
+
+
+def _preview(output: Output, previews: tuple[Preview, ...]) -> None:
+    rows: list[dict[str, Any]] = []
+    lines: list[str] = []
+    for one in previews:
+        actions = sorted(one.plan.actions, key=lambda action: action.path)
+        rows.append(
+            {
+                "domain": one.plan.domain,
+                "actions": [document(action) for action in actions],
+                "scrub": [finding.document() for finding in one.scrubbed],
+                "refused": [finding.document() for finding in one.refused],
+                "warnings": list(one.plan.warnings),
+            }
+        )
+        lines += [f"# {one.plan.domain}", *map(str, actions)]
+        lines += [f"scrub    {finding}" for finding in one.scrubbed]
+        lines += [f"refuse   {finding}" for finding in one.refused]
+        lines += [f"warning  {warning}" for warning in one.plan.warnings]
+    output.result("create", {"plans": rows}, lines)
+    refused = [finding for one in previews for finding in one.refused]
+    if refused and not output.json:
+        output.note(f"virt: these {len(refused)} findings would stop the build")
+    if refused:
+        raise typer.Exit(SecretFound.exit_code)
+
+
+def _show(output: Output, created: tuple[Created, ...]) -> None:
+    rows = [
+        {
+            "domain": one.domain,
+            "path": one.path,
+            "entries": one.entries,
+            "files": one.files,
+            "bytes": one.size,
+            "shared": one.shared,
+            "scrubbed": [finding.document() for finding in one.scrubbed],
+            "warnings": list(one.warnings),
+        }
+        for one in created
+    ]
+    lines = [
+        f"created {one.domain} in {one.path}: {one.files} files, {size(one.size)}, "
+        f"{one.shared} shared" + (f", {len(one.scrubbed)} scrubbed" if one.scrubbed else "")
+        for one in created
+    ]
+    for warning in dict.fromkeys(warning for one in created for warning in one.warnings):
+        output.note(f"warning: {warning}")
+    for one in created:
+        for finding in one.scrubbed:
+            output.note(f"scrubbed {one.domain}: {finding}")
+    output.result("create", {"domains": rows}, [] if output.quiet else lines)

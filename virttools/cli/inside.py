@@ -1,0 +1,30 @@
+"""`virt exec` and `virt virtuald` as `virt --help` lists them; dispatch serves them before typer is loaded."""
+
+from typing import Annotated
+
+import typer
+
+from virttools import dispatch
+
+_AS_IT_IS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("exec", context_settings=_AS_IT_IS)(exec_)
+    app.command(context_settings=_AS_IT_IS)(virtuald)
+
+
+def exec_(
+    ctx: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="--domain D -- CMD...")] = None,
+) -> None:
+    """Run a command inside a domain; the exit status is the command's own."""
+    raise typer.Exit(dispatch.main(["virt", "exec", *(words or []), *ctx.args]))
+
+
+def virtuald(
+    ctx: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="CONF PROGRAM ARGS...")] = None,
+) -> None:
+    """Answer one connection of inetd from the tree that its local address leads to."""
+    raise typer.Exit(dispatch.main(["virt", "virtuald", *(words or []), *ctx.args]))

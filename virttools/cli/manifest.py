@@ -1,0 +1,52 @@
+"""`virt manifest`: check one, show a domain's with where each line came from, print the JSON Schema."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from virttools.cli.output import Output
+from virttools.domains import declared
+from virttools.manifest import names, schema
+
+app = typer.Typer(
+    help="Check, show and describe manifests.", rich_markup_mode=None, no_args_is_help=True
+)
+
+
+@app.command(epilog="Example: virt manifest check domain1.toml")
+def check(
+    ctx: typer.Context,
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Manifests (TOML).")],
+) -> None:
+    """Report everything wrong in each FILE, and in the profiles that it names, at once."""
+    output: Output = ctx.obj
+    for file in files:
+        declared.check(file)
+    output.result(
+        "manifest check",
+        {"files": files},
+        [] if output.quiet else [f"{file}: good" for file in files],
+    )
+
+
+@app.command(epilog="Example: virt manifest show domain1.com")
+def show(
+    ctx: typer.Context,
+    domain: Annotated[str, typer.Argument(help="A domain: as built, else as it would be built.")],
+) -> None:
+    """Print the merged manifest, and for each value the line it came from."""
+    output: Output = ctx.obj
+    found = declared.show(output.settings.root, names.domain(domain))
+    lines = [
+        f"{line.text:<72} # {line.origin}" if line.origin else line.text for line in found.lines
+    ]
+    output.result("manifest show", found.document(), lines)
+
+
+@app.command("schema", epilog="Example: virt manifest schema > virt-manifest.schema.json")
+def schema_(ctx: typer.Context) -> None:
+    """Print the JSON Schema of manifests, for editors."""
+    output: Output = ctx.obj
+    found = schema.schema()
+    output.result("manifest schema", {"schema": found}, [json.dumps(found, indent=2)])

@@ -1,0 +1,114 @@
+"""What a user sees: results on stdout, all else on stderr, or one JSON document of both.
+
+On a terminal tables have colour; in a pipe they are tab-separated lines without a heading.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from virttools.errors import ConfigError, HostLacks, ManifestError, VirtError
+from virttools.settings import Settings
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How this call shows things, from the options before the command."""
+
+    settings: Settings
+    json: bool
+    verbose: bool
+    quiet: bool
+    color: bool
+
+    def result(self, command: str, data: dict[str, Any], lines: Sequence[str] = ()) -> None:
+        """Show what a command found: `data` with --json, else `lines`."""
+        if self.json:
+            print(_envelope(command, "ok", data, []))
+        else:
+            for line in lines:
+                print(line)
+
+    def note(self, line: str) -> None:
+        """A remark for a person, on stderr; not with --quiet or --json."""
+        if not self.quiet and not self.json:
+            print(line, file=sys.stderr)
+
+    def table(self, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Rows under a heading on a terminal; tab-separated lines in a pipe."""
+        if not self.is_terminal():
+            for row in rows:
+                print("\t".join(row))
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in heading:
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        Console(no_color=not self.color, highlight=False).print(table)
+
+    def is_terminal(self) -> bool:
+        return sys.stdout.isatty() and not self.json
+
+    @contextlib.contextmanager
+    def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar on stderr while something long runs, where stderr is a terminal; yields how to advance it."""
+        if self.json or self.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            yield lambda _: None
+            return
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True, no_color=not self.color)
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda done: bar.advance(task, done)
+
+
+def failure(error: VirtError, command: str, *, as_json: bool) -> int:
+    """Say what went wrong, each problem on a line of its own, then the hint; returns the exit status."""
+    problems = error.problems if isinstance(error, (ManifestError, HostLacks, ConfigError)) else ()
+    if as_json:
+        rows: list[dict[str, Any]] = [
+            {"code": error.code, "message": p.message, "file": p.file, "line": p.line, "hint": None}
+            for p in problems
+        ]
+        whole = {"code": error.code, "message": error.message, "file": None, "line": None}
+        print(_envelope(command, "error", {}, [{**whole, "hint": error.hint}, *rows]))
+        return error.exit_code
+    print(f"virt: {error.message}", file=sys.stderr)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if error.hint is not None:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _envelope(command: str, status: str, data: dict[str, Any], errors: list[dict[str, Any]]) -> str:
+    document = {
+        "version": VERSION,
+        "command": command,
+        "status": status,
+        "data": data,
+        "errors": errors,
+    }
+    return json.dumps(document, indent=2)
+
+
+def size(count: int) -> str:
+    """A number of bytes for a person: `812 B`, `3.4 MB` (powers of 1000, as df -H)."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"

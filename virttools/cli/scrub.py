@@ -1,0 +1,67 @@
+"""`virt scrub`: find and remove secrets and other domains' names in a tree that is there."""
+
+from typing import Annotated
+
+import typer
+
+from virttools.cli.output import Output
+from virttools.domains import scrubbing
+from virttools.errors import SecretFound, UsageError
+from virttools.manifest import names
+from virttools.tree.scrub import OPERATIONS
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog="Example: virt scrub domain1.com --operations default,-logfiles -n")(scrub)
+
+
+def scrub(
+    ctx: typer.Context,
+    domain: Annotated[str | None, typer.Argument(help="The domain to scrub.")] = None,
+    list_operations: Annotated[
+        bool, typer.Option("--list-operations", help="Name all operations; * runs by default.")
+    ] = False,
+    operations: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="As in default,-x,+y [default: the manifest's]."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Name what would go; change nothing.")
+    ] = False,
+) -> None:
+    """Remove host keys, password hashes, histories, logs and the names of other domains from a tree."""
+    output: Output = ctx.obj
+    if list_operations:
+        _list(output)
+        return
+    if domain is None:
+        raise UsageError("cannot scrub: no domain is named", hint="virt scrub domain1.com")
+    words = tuple(operations.split(",")) if operations is not None else None
+    report = scrubbing.scrub(
+        output.settings.root, names.domain(domain), operations=words, dry_run=dry_run
+    )
+    verb = "would scrub" if dry_run else "scrubbed"
+    lines = [f"{verb} {finding}" for finding in report.scrubbed]
+    lines += [f"still there: {finding}" for finding in report.refused]
+    data = {
+        "domain": domain,
+        "scrubbed": [finding.document() for finding in report.scrubbed],
+        "found": [finding.document() for finding in report.refused],
+    }
+    output.result("scrub", data, lines)
+    if report.refused:
+        output.note(
+            "hint: remove what is still there by hand, or let the manifest's scrub.keep name it"
+        )
+        raise typer.Exit(SecretFound.exit_code if not dry_run else 1)
+
+
+def _list(output: Output) -> None:
+    rows = [(("*" if one.default else " "), one.name, one.description) for one in OPERATIONS]
+    if output.json:
+        data = [
+            {"name": name, "default": star == "*", "description": told} for star, name, told in rows
+        ]
+        output.result("scrub", {"operations": data})
+    else:
+        output.table(("", "operation", "what it removes"), rows)

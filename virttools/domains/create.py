@@ -1,0 +1,242 @@
+"""Creating domains: survey, plan, build, scrub, scan, record, publish; many at once on all cores."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from virttools.domains import hooks, neighbours, scrubbing
+from virttools.domains.neighbours import Neighbours
+from virttools.errors import DomainExists
+from virttools.host import templates
+from virttools.host.survey import survey
+from virttools.manifest.load import Loaded
+from virttools.manifest.model import DevLog, Manifest
+from virttools.tree import apply, publish
+from virttools.tree.actions import Plan
+from virttools.tree.plan import Blueprint, prepare
+from virttools.tree.record import Record
+from virttools.tree.root import Root, open_root
+from virttools.tree.scrub import Finding
+
+_BATCH = 32
+"""Domains built before one syncfs and their renames: bounds open descriptors, and what a crash throws away."""
+
+Advance = Callable[[int, int], None]
+"""Told (done, total) in actions while something long runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A domain to create, and the manifest for it."""
+
+    domain: str
+    loaded: Loaded
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return self.loaded.manifest.addresses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Where facts come from: "/" or a folder that holds another system; "own" resolver or "ldd"."""
+
+    source_root: str = "/"
+    resolver: str = "own"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """One domain that is there now. size: bytes of its files; shared: how many are links into the store."""
+
+    domain: str
+    path: str
+    entries: int
+    files: int
+    size: int
+    shared: int
+    scrubbed: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What create would do: the plan, what scrub would mend, and what would then fail the build."""
+
+    plan: Plan
+    scrubbed: tuple[Finding, ...]
+    refused: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    wish: Wish
+    blueprint: Blueprint
+
+    def plan(self, log: str | None) -> Plan:
+        return self.blueprint.plan(self.wish.domain, self.wish.addresses, log=log)
+
+
+def preview(root_path: str, wishes: Sequence[Wish], options: Options) -> tuple[Preview, ...]:
+    """Plan without touching anything; the root need not even be there."""
+    around = neighbours.look(root_path, wishes)
+    found = []
+    for job in _jobs(wishes, options):
+        plan = job.plan(_log_source(job.wish, root_path))
+        scrubbed, refused = scrubbing.foresee(plan, job.wish.loaded.manifest, around)
+        found.append(Preview(plan=plan, scrubbed=scrubbed, refused=refused))
+    return tuple(found)
+
+
+def create(
+    root_path: str,
+    wishes: Sequence[Wish],
+    options: Options,
+    *,
+    advance: Advance = lambda _done, _total: None,
+) -> tuple[Created, ...]:
+    """Create every domain wished for, each whole or not at all.
+
+    Raises DomainExists (before anything is built), ManifestError, HostLacks, SecretFound, ApplyError, Busy.
+    """
+    with open_root(root_path, make=True) as root:
+        _refuse_existing(root, wishes)
+        neighbours.refuse_taken_addresses(root, wishes)
+        apply.sweep(root)
+        jobs = _jobs(wishes, options)
+        return _create_all(root, jobs, neighbours.look(root_path, wishes), advance)
+
+
+def _refuse_existing(root: Root, wishes: Sequence[Wish]) -> None:
+    for wish in wishes:
+        if root.has(wish.domain):
+            raise DomainExists(
+                f"cannot create {wish.domain}: it exists already",
+                hint=f"look at it with `virt show {wish.domain}`, "
+                f"or `virt remove {wish.domain}` first",
+            )
+
+
+def _jobs(wishes: Sequence[Wish], options: Options) -> list[_Job]:
+    """One survey and one blueprint serve all wishes whose manifests differ in nothing but addresses."""
+    drawn: dict[Manifest, Blueprint] = {}
+    jobs = []
+    for wish in wishes:
+        manifest = _common(wish.loaded.manifest)
+        if manifest not in drawn:
+            facts = survey(
+                manifest,
+                root=options.source_root,
+                resolver=options.resolver,
+                template_text=templates.text,
+            )
+            drawn[manifest] = prepare(manifest, facts)
+        jobs.append(_Job(wish, drawn[manifest]))
+    return jobs
+
+
+def _common(manifest: Manifest) -> Manifest:
+    origins = tuple(pair for pair in manifest.origins if not pair[0].startswith("addresses"))
+    return replace(manifest, addresses=(), origins=origins)
+
+
+def _create_all(
+    root: Root, jobs: Sequence[_Job], around: Neighbours, advance: Advance
+) -> tuple[Created, ...]:
+    """The first batch here, which fills the store; the rest in one process for each core."""
+    total = sum(len(job.blueprint.common) for job in jobs)
+    cores = len(os.sched_getaffinity(0))
+    if len(jobs) < 2 * cores:
+        return _create_batch(root, jobs, around, lambda done: advance(done, total))
+    created = list(_create_batch(root, jobs[:1], around, lambda done: advance(done, total)))
+    for batch in _in_workers(root, jobs[1:], around, cores):
+        created += batch
+        advance(sum(one.entries for one in batch), total)
+    return tuple(created)
+
+
+def _in_workers(
+    root: Root, jobs: Sequence[_Job], around: Neighbours, workers: int
+) -> Iterable[tuple[Created, ...]]:
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    step = min(_BATCH, -(-len(jobs) // workers))
+    # Forked, so that blueprints, warm caches and the root's descriptors come along for nothing.
+    _Worker.root, _Worker.jobs, _Worker.around = root, jobs, around
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        starts = range(0, len(jobs), step)
+        yield from pool.map(_Worker.batch, starts, [step] * len(starts))
+
+
+class _Worker:
+    """What a forked worker inherits: its share is told by two numbers."""
+
+    root: Root
+    jobs: Sequence[_Job]
+    around: Neighbours
+
+    @classmethod
+    def batch(cls, start: int, step: int) -> tuple[Created, ...]:
+        share = cls.jobs[start : start + step]
+        return _create_batch(cls.root, share, cls.around, lambda _: None)
+
+
+def _create_batch(
+    root: Root, jobs: Sequence[_Job], around: Neighbours, progress: Callable[[int], None]
+) -> tuple[Created, ...]:
+    with ExitStack() as held:
+        for job in jobs:
+            held.enter_context(root.lock(job.wish.domain))
+        plans = [job.plan(_log_source(job.wish, root.path)) for job in jobs]
+        builts = held.enter_context(apply.building(root, plans, progress=progress))
+        finished = [
+            _finish(root, job, built, around) for job, built in zip(jobs, builts, strict=True)
+        ]
+        held.enter_context(root.lock_all())
+        _refuse_existing(root, [job.wish for job in jobs])
+        neighbours.refuse_taken_addresses(root, [job.wish for job in jobs])
+        publish.publish(
+            root, [(built, record) for built, (record, _) in zip(builts, finished, strict=True)]
+        )
+    for job in jobs:
+        hooks.run(
+            job.wish.loaded.manifest, "published", job.wish.domain, f"{root.path}/{job.wish.domain}"
+        )
+    return tuple(created for _, created in finished)
+
+
+def _finish(
+    root: Root, job: _Job, built: apply.Built, around: Neighbours
+) -> tuple[Record, Created]:
+    """What comes between building and publishing: hooks, scrub, scan, and the record of the result."""
+    manifest = job.wish.loaded.manifest
+    changed = hooks.run(manifest, "built", job.wish.domain, built.path)
+    scrubbed, entries = scrubbing.clean(built, manifest, around, hooked=changed)
+    record = Record(
+        domain=job.wish.domain,
+        layers=job.wish.loaded.layers,
+        addresses=manifest.addresses,
+        profiles=manifest.profiles,
+        entries=entries,
+    )
+    files = [entry for entry in entries if entry.type == "file"]
+    return record, Created(
+        domain=job.wish.domain,
+        path=f"{root.path}/{job.wish.domain}",
+        entries=len(entries),
+        files=len(files),
+        size=sum(entry.size for entry in files),
+        shared=sum(entry.shared for entry in files),
+        scrubbed=scrubbed,
+        warnings=built.plan.warnings,
+    )
+
+
+def _log_source(wish: Wish, root_path: str) -> str | None:
+    """The socket to link as dev/log, where somebody has bound it (DESIGN 8)."""
+    own = f".virt/log/{wish.domain}"
+    source = "log" if wish.loaded.manifest.devlog is DevLog.SHARED else own
+    return source if os.path.lexists(os.path.join(root_path, source)) else None

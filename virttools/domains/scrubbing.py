@@ -1,0 +1,128 @@
+"""Scrubbing: of every tree before it is published, of a plan by looking ahead, and of a living tree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from virttools.domains import neighbours
+from virttools.domains.neighbours import Neighbours
+from virttools.errors import Problem, SecretFound
+from virttools.manifest.load import reload
+from virttools.manifest.model import Manifest
+from virttools.tree import describe, scrub as scrubber, secrets
+from virttools.tree.actions import Plan
+from virttools.tree.apply import Built
+from virttools.tree.record import Entry
+from virttools.tree.root import open_root
+from virttools.tree.scrub import Context, Finding
+from virttools.tree.view import PlanView, TreeView
+
+Findings = tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """scrubbed: what was mended (or would be); refused: what the scan still sees after that."""
+
+    scrubbed: Findings
+    refused: Findings
+
+
+_seen: dict[object, object] = {}
+"""What the scan learnt of files that many trees share; lives as long as the process."""
+
+
+def foresee(plan: Plan, manifest: Manifest, around: Neighbours) -> tuple[Findings, Findings]:
+    """What scrub would mend in the tree of that plan, and what would then fail the build."""
+    view = PlanView(plan)
+    context = _context(plan.domain, manifest, around)
+    scrubbed = scrubber.find(view, context, _selected(manifest), manifest.scrub.keep)
+    hits = secrets.scan(view, context, manifest.scrub.keep, frozenset(), _seen)
+    return scrubbed, tuple(hit for hit in hits if not _is_mended(hit, scrubbed))
+
+
+def clean(
+    built: Built, manifest: Manifest, around: Neighbours, *, hooked: bool
+) -> tuple[Findings, tuple[Entry, ...]]:
+    """Scrub a staging tree and scan it; returns what was mended and the entries as they are now.
+
+    hooked: programs of the site changed the tree, so the plan does not say what is in it.
+    Raises SecretFound with every hit of the scan, as file, line and operation.
+    """
+    view = TreeView(built.tree_fd)
+    context = _context(built.plan.domain, manifest, around)
+    scrubbed = scrubber.find(view, context, _selected(manifest), manifest.scrub.keep)
+    entries = built.entries
+    if scrubbed:
+        scrubber.mend(built.tree_fd, scrubbed)
+        view = TreeView(built.tree_fd)
+    if hooked:
+        entries = describe.whole(built.tree_fd, entries, rule="hook", origin="hooks")
+    elif scrubbed:
+        entries = _entries_after(built.tree_fd, entries, scrubbed)
+    pristine = frozenset() if hooked else built.pristine
+    hits = secrets.scan(view, context, manifest.scrub.keep, pristine, _seen)
+    if hits:
+        raise _refusal(built.plan.domain, hits)
+    return scrubbed, entries
+
+
+def scrub(
+    root_path: str, domain: str, *, operations: Sequence[str] | None, dry_run: bool
+) -> Report:
+    """Scrub a living tree by its recorded manifest. operations: instead of the manifest's.
+
+    Raises UnknownDomain, Busy, UsageError for an operation that is not there.
+    """
+    with open_root(root_path) as root, root.lock(domain):
+        manifest = reload(root.read_record(domain).layers)
+        context = _context(domain, manifest, neighbours.look(root_path, ()))
+        names = scrubber.select(operations) if operations is not None else _selected(manifest)
+        with root.open_tree(domain) as tree_fd:
+            keep = manifest.scrub.keep
+            view = TreeView(tree_fd)
+            found = scrubber.find(view, context, names, keep)
+            if not dry_run:
+                scrubber.mend(tree_fd, found)
+                view = TreeView(tree_fd)
+            hits = secrets.scan(view, context, keep, frozenset(), _seen)
+    return Report(found, tuple(hit for hit in hits if not dry_run or not _is_mended(hit, found)))
+
+
+def _context(domain: str, manifest: Manifest, around: Neighbours) -> Context:
+    declared = frozenset(user.password for user in manifest.users if len(user.password) > 2)
+    return around.context(domain, declared)
+
+
+def _selected(manifest: Manifest) -> tuple[str, ...]:
+    return scrubber.select(manifest.scrub.operations)
+
+
+def _is_mended(hit: Finding, scrubbed: Findings) -> bool:
+    return any(
+        (done.path == hit.path and done.line in (None, hit.line))
+        or hit.path.startswith(f"{done.path}/")
+        for done in scrubbed
+    )
+
+
+def _entries_after(
+    tree_fd: int, entries: tuple[Entry, ...], scrubbed: Findings
+) -> tuple[Entry, ...]:
+    touched = {finding.path for finding in scrubbed}
+    below = tuple(f"{path}/" for path in touched)
+    return describe.again(
+        tree_fd,
+        entries,
+        (entry.path for entry in entries if entry.path in touched or entry.path.startswith(below)),
+    )
+
+
+def _refusal(domain: str, hits: Findings) -> SecretFound:
+    problems = tuple(
+        Problem(hit.path, hit.line or 0, f"{hit.what} (operation {hit.operation})") for hit in hits
+    )
+    return SecretFound(
+        f"cannot publish {domain}: {len(hits)} things in it must not be published",
+        problems=problems,
+        hint="take them out of what the manifest copies, or name their paths in `scrub.keep`",
+    )
