@@ -69,7 +69,11 @@ def main(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + 13
     except Exception as error:  # noqa: BLE001  the last line of defence: a bug becomes a sentence
-        return _tell_bug(call, error)
+        bug = VirtError(
+            f"internal error: {type(error).__name__}: {error}", hint="VIRT_DEBUG=1 shows where"
+        )
+        bug.__cause__ = error
+        return _tell(call, bug)
     return status
 
 
@@ -106,27 +110,14 @@ def _serve_cli(words: list[str]) -> int:
 
 
 def _tell(call: Call, error: VirtError) -> int:
-    """Print the error; whoever waits for a command of a domain never takes ours for its status."""
+    """Say the error; whoever waits for a command of a domain never takes ours for its status."""
     from virttools.cli import output
 
-    status = output.failure(error, call.command, as_json=call.is_json)
     if os.environ.get("VIRT_DEBUG") == "1":
-        _show_traceback(error)
+        import traceback
+
+        traceback.print_exception(error)
+    status = output.failure(error, call.command, as_json=call.is_json)
     if call.command in ("exec", "named") and not isinstance(error, (EnterError, UsageError)):
         return EnterError.exit_code
     return status
-
-
-def _tell_bug(call: Call, error: Exception) -> int:
-    sys.stderr.write(f"virt: internal error: {type(error).__name__}: {error}\n")
-    if os.environ.get("VIRT_DEBUG") == "1":
-        _show_traceback(error)
-    else:
-        sys.stderr.write("hint: VIRT_DEBUG=1 shows where\n")
-    return EnterError.exit_code if call.command in ("exec", "named") else VirtError.exit_code
-
-
-def _show_traceback(error: Exception) -> None:
-    import traceback
-
-    traceback.print_exception(error)

@@ -124,12 +124,17 @@ def enter(entrance: Entrance) -> int:
     """Become the program. Comes back, with the exit status for this process, only where it failed.
 
     Descriptors from 3 on close, signals are as at birth, umask is 022 (DESIGN 7.5).
-    Raises OSError where the tree could not be entered at all.
+    Raises EnterError where the tree could not be entered at all.
     """
     os.umask(0o022)
     _reset_signals()
-    linux.close_range_cloexec(3)
-    linux.chroot_fd(entrance.tree_fd)
+    try:
+        linux.close_range_cloexec(3)
+        linux.chroot_fd(entrance.tree_fd)
+    except OSError as error:
+        raise EnterError(
+            f"cannot enter the tree: {error.strerror}", hint="chroot(2) needs CAP_SYS_CHROOT"
+        ) from error
     # From here on the tree is "/". An import, a codec or a look-up by name would run its files as
     # root (DESIGN 7.4).
     status = 125
