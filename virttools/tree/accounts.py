@@ -1,0 +1,296 @@
+"""Values: the users and groups of a tree with their final numbers, and every conflict between them.
+
+Only declared accounts exist; root is 0 whether it is declared or not.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from itertools import count
+
+from virttools.errors import ManifestError, Problem
+from virttools.manifest.model import Group, HomeLayout, Manifest, Origin, User
+
+FIRST = 1000
+"""The first number for accounts that ask for none: UID_MIN of login.defs(5), as Debian has it."""
+
+SPAN = 65536
+"""How many ids a tree with a `uid_base` owns, from there on; user namespaces are cut likewise."""
+
+_LAST_ID = 2**32 - 2
+"""The largest id: (uid_t) -1 means "leave it" to chown(2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberedUser:
+    """A line of passwd(5) and shadow(5). gid: of the primary group, whose name is `group`."""
+
+    name: str
+    uid: int
+    gid: int
+    group: str
+    gecos: str
+    home: str
+    shell: str
+    password: str
+    create_home: bool
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberedGroup:
+    """A line of group(5): members are the users for whom it is a supplementary group."""
+
+    name: str
+    gid: int
+    members: tuple[str, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Users and groups, by number. uid_base is in every id except 0 already."""
+
+    users: tuple[NumberedUser, ...]
+    groups: tuple[NumberedGroup, ...]
+    uid_base: int = 0
+    _uids: dict[str, int] = field(init=False, repr=False, compare=False)
+    _gids: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        uids = {"root": 0} | {user.name: user.uid for user in self.users}
+        gids = {"root": 0} | {group.name: group.gid for group in self.groups}
+        object.__setattr__(self, "_uids", uids)
+        object.__setattr__(self, "_gids", gids)
+
+    def uid_of(self, name: str, default: int | None = None) -> int:
+        """The uid of a name; `default` where there is none. Raises KeyError without a default."""
+        found = self._uids.get(name, default)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def gid_of(self, name: str, default: int | None = None) -> int:
+        """The gid of a name; `default` where there is none. Raises KeyError without a default."""
+        found = self._gids.get(name, default)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+
+def number(manifest: Manifest) -> Accounts:
+    """Give every declared user and group its number.
+
+    A user without uid gets the next one from FIRST that is free as uid and, where it needs a group
+    of its own, as gid. Without `group`, that is a group of the user's name (USERGROUPS of adduser).
+    With `uid_base` all ids but 0 are moved up by it, so that two domains share none.
+    A name declared again in a later file replaces the user and adds to the group.
+    Raises ManifestError with every conflict, each at the line that caused it.
+    """
+    numbering = _Numbering(manifest)
+    accounts = numbering.run()
+    if numbering.problems:
+        raise ManifestError(
+            f"cannot number the accounts: {_count(numbering.problems)}",
+            problems=tuple(numbering.problems),
+        )
+    return accounts
+
+
+def _count(problems: Sequence[Problem]) -> str:
+    return "1 conflict" if len(problems) == 1 else f"{len(problems)} conflicts"
+
+
+class _Numbering:
+    """One pass over a manifest's accounts; what is wrong gathers in `problems`."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.problems: list[Problem] = []
+        self._layout = manifest.home.layout
+        self._base = manifest.uid_base
+        self._users = self._one_of_each_user(manifest.users)
+        self._groups = self._one_of_each_group(manifest.groups)
+        self._uids: dict[int, str] = {}
+        self._gids: dict[int, str] = {}
+        # What they yield is claimed at once and never given back: each goes on where it stopped.
+        self._free_uids = (n for n in count(FIRST) if n not in self._uids)
+        self._free_gids = (n for n in count(FIRST) if n not in self._gids)
+        self._free_in_both = (
+            n for n in count(FIRST) if n not in self._uids and n not in self._gids
+        )
+
+    def run(self) -> Accounts:
+        self._claim_declared()
+        users = [self._user(user) for user in self._users.values()]
+        members = self._members()
+        groups = [self._group(group, members[group.name]) for group in self._groups.values()]
+        return Accounts(
+            users=tuple(sorted(users, key=lambda user: user.uid)),
+            groups=tuple(sorted(groups, key=lambda group: group.gid)),
+            uid_base=self._base,
+        )
+
+    def _complain(self, origin: Origin, message: str) -> None:
+        self.problems.append(Problem(origin.file, origin.line, message))
+
+    def _one_of_each_user(self, declared: Iterable[User]) -> dict[str, User]:
+        found: dict[str, User] = {}
+        for user in declared:
+            before = found.get(user.name)
+            if before is not None:
+                self._refuse_twice("user", user, before)
+                user = replace(  # noqa: PLW2901  what it leaves open, the earlier one says
+                    user,
+                    uid=before.uid if user.uid is None else user.uid,
+                    group=user.group or before.group,
+                    home=user.home or before.home,
+                )
+            found[user.name] = user
+        return found
+
+    def _one_of_each_group(self, declared: Iterable[Group]) -> dict[str, Group]:
+        found: dict[str, Group] = {}
+        for group in declared:
+            before = found.get(group.name)
+            if before is not None:
+                self._refuse_twice("group", group, before)
+                gid = before.gid if group.gid is None else group.gid
+                members = (*before.members, *group.members)
+                group = replace(group, gid=gid, members=members)  # noqa: PLW2901  the sum of both
+            found[group.name] = group
+        return found
+
+    def _refuse_twice(self, kind: str, one: User | Group, before: User | Group) -> None:
+        if one.origin.file == before.origin.file:
+            self._complain(
+                one.origin, f"cannot declare {kind} {one.name!r} twice: {before.origin} has it"
+            )
+
+    def _claim_declared(self) -> None:
+        for user in self._users.values():
+            if user.uid is not None:
+                self._check(user.uid, f"uid of {user.name}", user.name, user.origin)
+                self._claim(self._uids, user.uid, "uid", user)
+        for group in self._groups.values():
+            if group.gid is not None:
+                self._check(group.gid, f"gid of {group.name}", group.name, group.origin)
+                self._claim(self._gids, group.gid, "gid", group)
+
+    def _check(self, number: int, what: str, name: str, origin: Origin) -> None:
+        if (name == "root") != (number == 0):
+            self._complain(origin, f"cannot use {number} as {what}: 0 is root, and root is 0")
+        if self._base and number >= SPAN:
+            self._complain(
+                origin,
+                f"cannot use {number} as {what}: with uid_base ids must be below {SPAN}, "
+                "or they reach into the next domain's",
+            )
+        if not 0 <= number + self._base <= _LAST_ID:
+            self._complain(origin, f"cannot use {number} as {what}: the kernel has no such id")
+
+    def _claim(self, taken: dict[int, str], number: int, what: str, one: User | Group) -> None:
+        holder = taken.setdefault(number, one.name)
+        if holder != one.name:
+            self._complain(
+                one.origin, f"cannot give {what} {number} to {one.name!r}: {holder!r} has it"
+            )
+
+    def _user(self, user: User) -> NumberedUser:
+        uid = self._uid(user)
+        group, gid = self._primary(user, uid)
+        return NumberedUser(
+            name=user.name,
+            uid=self._shifted(uid),
+            gid=self._shifted(gid),
+            group=group,
+            gecos=user.gecos,
+            home=_home(user, self._layout),
+            shell=user.shell,
+            password=user.password,
+            create_home=user.create_home,
+            origin=user.origin,
+        )
+
+    def _uid(self, user: User) -> int:
+        if user.uid is not None:
+            return user.uid
+        if user.name == "root":
+            uid = 0
+        elif self._needs_own_group(user):
+            uid = next(self._free_in_both)
+        else:
+            uid = next(self._free_uids)
+        self._claim(self._uids, uid, "uid", user)
+        return uid
+
+    def _needs_own_group(self, user: User) -> bool:
+        """Whether its primary group is one of its own name that has no number yet."""
+        if user.group not in {None, user.name}:
+            return False
+        declared = self._groups.get(user.name)
+        return declared is None or declared.gid is None
+
+    def _primary(self, user: User, uid: int) -> tuple[str, int]:
+        name = user.group or user.name
+        group = self._groups.get(name)
+        if group is None:
+            if name != user.name:
+                self._complain_unknown("group", name, self._groups, user.origin)
+            group = Group(name, None, (), user.origin)
+        if group.gid is not None:
+            return name, group.gid
+        return name, self._give_gid(group, wanted=uid if name == user.name else None)
+
+    def _give_gid(self, group: Group, wanted: int | None = None) -> int:
+        """A number for a group that has none, the wanted one where it is free."""
+        if group.name == "root":
+            gid = 0
+        elif wanted is not None and wanted not in self._gids:
+            gid = wanted
+        else:
+            gid = next(self._free_gids)
+        self._claim(self._gids, gid, "gid", group)
+        self._groups[group.name] = replace(group, gid=gid)
+        return gid
+
+    def _members(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {name: [] for name in self._groups}
+        for group in self._groups.values():
+            for name in group.members:
+                if name not in self._users:
+                    self._complain_unknown("user", name, self._users, group.origin)
+                found[group.name].append(name)
+        for user in self._users.values():
+            for name in user.groups:
+                if name not in self._groups:
+                    self._complain_unknown("group", name, self._groups, user.origin)
+                found.setdefault(name, []).append(user.name)
+        return found
+
+    def _complain_unknown(self, kind: str, name: str, known: Iterable[str], origin: Origin) -> None:
+        close = get_close_matches(name, list(known), n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        self._complain(origin, f"unknown {kind} {name!r}: `{kind}s` declares none{meant}")
+
+    def _group(self, group: Group, members: Sequence[str]) -> NumberedGroup:
+        gid = group.gid if group.gid is not None else self._give_gid(group)
+        return NumberedGroup(
+            name=group.name,
+            gid=self._shifted(gid),
+            members=tuple(dict.fromkeys(members)),
+            origin=group.origin,
+        )
+
+    def _shifted(self, number: int) -> int:
+        return number + self._base if number else 0
+
+
+def _home(user: User, layout: HomeLayout) -> str:
+    if user.home is not None:
+        return str(user.home)
+    if user.name == "root":
+        return "/root"
+    letter = user.name[0].lower()
+    if layout is HomeLayout.LETTERS and "a" <= letter <= "z":
+        return f"/home/{letter}/{user.name}"
+    return f"/home/{user.name}"
