@@ -1,0 +1,60 @@
+"""`bin/virt` run as a user runs it, with a root for trees of its own."""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VIRT = Path(__file__).parents[2] / "bin" / "virt"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A call that ended: its status and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True)
+class Virt:
+    """`virt` with one root of its own."""
+
+    root: Path
+
+    def __call__(self, *words: str, env: Mapping[str, str] | None = None) -> Done:
+        done = subprocess.run(
+            [str(VIRT), *words],
+            env=self.environment(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            check=False,
+            timeout=120,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def good(self, *words: str) -> str:
+        """Run a call that must succeed; what it printed."""
+        done = self(*words)
+        assert done.status == 0, f"virt {' '.join(words)}: {done.status}\n{done.out}{done.err}"
+        return done.out
+
+    def json(self, *words: str) -> Any:
+        """The data of a call with --json that must succeed."""
+        return json.loads(self.good("--json", *words))["data"]
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        clean = {"PATH": os.environ["PATH"], "VIRT_ROOT": str(self.root), "TERM": "xterm"}
+        return {**clean, **(more or {})}
+
+    def record(self, domain: str) -> bytes:
+        return (self.root / ".virt" / "records" / f"{domain}.json").read_bytes()
+
+    def tree(self, domain: str) -> Path:
+        return self.root / domain
