@@ -74,7 +74,7 @@ def _is_left_out(path: str) -> bool:
 
 
 class _Dpkg:
-    """The database as dpkg keeps it: per package a list of paths and one of checksums, and status."""
+    """The database as dpkg keeps it: for each package a list of paths, one of checksums, status."""
 
     def __init__(self, sysroot: Sysroot) -> None:
         self._sysroot = sysroot
@@ -130,8 +130,7 @@ class _Dpkg:
                 found[place] = Ownership(package, version, sums.get(hit))
 
     def _checksums(self, instance: str, stanza: bytes, hits: frozenset[bytes]) -> dict[bytes, str]:
-        lines = self._read(f"{instance}.md5sums").split(b"\n")
-        found = {b"/" + line[34:]: line[:32].decode() for line in lines if b"/" + line[34:] in hits}
+        found = dict(_sums(self._read(f"{instance}.md5sums"), hits))
         conffiles = _CONFFILES.search(stanza)
         for line in conffiles[1].split(b"\n") if conffiles else ():
             # A path may hold blanks; "newconffile" may stand in place of the sum.
@@ -179,7 +178,27 @@ class _Dpkg:
         return self._read(f"{instance}.list")
 
     def _read(self, name: str) -> bytes:
-        return self._sysroot.read(f"{self._info}/{name}") or b""
+        """One of 700 small files: no look for links first, no buffers."""
+        fd = self._sysroot.open(f"{self._info}/{name}")
+        if fd is None:
+            return b""
+        try:
+            return os.read(fd, os.fstat(fd).st_size)
+        finally:
+            os.close(fd)
+
+
+def _sums(text: bytes, hits: frozenset[bytes]) -> Iterator[tuple[bytes, str]]:
+    """The MD5 of each path of `hits`, from lines like "0123…ef  usr/bin/x"."""
+    if len(hits) > 20:
+        for line in text.split(b"\n"):
+            if b"/" + line[34:] in hits:
+                yield b"/" + line[34:], line[:32].decode()
+        return
+    for hit in hits:
+        end = text.find(b"  " + hit[1:] + b"\n")
+        if end >= 32:
+            yield hit, text[end - 32 : end].decode()
 
 
 def _field(stanza: bytes, name: bytes) -> str:

@@ -40,6 +40,7 @@ class Sysroot:
         self._walks: dict[str, Walk] = {}
         self._targets: dict[str, str] = {}
         self._lists: dict[str, tuple[str, ...]] = {}
+        self._globs: dict[str, tuple[str, ...]] = {}
 
     def host(self, path: str) -> str:
         """Where the canonical `path` lies for a system call of ours."""
@@ -134,10 +135,13 @@ class Sysroot:
 
         As in a shell, a leading dot must be matched by a dot.
         """
-        found = [""]
-        for part in (part for part in pattern.split("/") if part):
-            found = [path for parent in found for path in self._matches(parent, part)]
-        return tuple(sorted(set(found)))
+        known = self._globs.get(pattern)
+        if known is None:
+            found = [""]
+            for part in (part for part in pattern.split("/") if part):
+                found = [path for parent in found for path in self._matches(parent, part)]
+            known = self._globs[pattern] = tuple(sorted(set(found)))
+        return known
 
     def _matches(self, parent: str, part: str) -> Iterator[str]:
         if part == "**":
