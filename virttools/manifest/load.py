@@ -1,0 +1,141 @@
+"""Chooses the layers of a domain's manifest, follows what they include, and merges them."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from virttools.errors import ManifestError, Problem
+from virttools.manifest import merge, names, parse
+from virttools.manifest.keys import PROFILES
+from virttools.manifest.model import Layer, Manifest, Origin
+from virttools.manifest.parse import COMMAND_LINE, DEFAULT, ParsedLayer
+from virttools.manifest.profiles import find, read
+
+SITE = "/etc/virttools"
+DEFAULT_PROFILES = ("base",)
+_DEEPEST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A manifest and the layers it was merged from, lowest first."""
+
+    manifest: Manifest
+    layers: tuple[Layer, ...]
+
+
+def load(
+    domain: str,
+    *,
+    manifest_file: str | None,
+    profiles: Sequence[str],
+    addresses: Sequence[str],
+    site: str = SITE,
+    defaults: Sequence[str] = DEFAULT_PROFILES,
+) -> Loaded:
+    """The manifest of a domain (DESIGN 4): of `manifest_file`, else the site's own for the domain.
+
+    `profiles` are included after those that the file includes; without a file they are all there
+    is, and without both it is `defaults`. Raises ManifestError with all that is wrong in any layer,
+    and BadName.
+    """
+    main = _main(names.domain(domain), manifest_file, site)
+    if main is None and not profiles:
+        main = Layer(DEFAULT, _options(defaults, ()))
+    options = Layer(COMMAND_LINE, _options(profiles, addresses))
+    ends = [layer for layer in (main, options) if layer is not None and layer.text]
+    gathering = _Gathering(f"{site}/profiles")
+    read_ends = [gathering.understood(layer) for layer in ends]
+    for parsed in read_ends:
+        gathering.include(parsed, ())
+    for layer, parsed in zip(ends, read_ends, strict=True):
+        gathering.add(layer, parsed)
+    file = main.file if main is not None and main.file != DEFAULT else f"the manifest of {domain}"
+    return Loaded(gathering.merged(file), tuple(gathering.layers))
+
+
+def reload(layers: Sequence[Layer]) -> Manifest:
+    """The manifest of a record, from its layers alone. Raises ManifestError."""
+    gathering = _Gathering("")
+    for layer in layers:
+        gathering.add(layer, gathering.understood(layer))
+    return gathering.merged("the recorded manifest")
+
+
+def _main(domain: str, manifest_file: str | None, site: str) -> Layer | None:
+    if manifest_file is not None:
+        return read(manifest_file)
+    own = f"{site}/manifests/{domain}.toml"
+    return read(own) if os.path.lexists(own) else None
+
+
+def _options(profiles: Sequence[str], addresses: Sequence[str]) -> str:
+    """What options ask for, as a manifest says it, so that a record can be read again."""
+    lists = {PROFILES: list(dict.fromkeys(profiles)), "addresses": list(addresses)}
+    return "".join(
+        f"{key} = [{', '.join(_toml(word) for word in words)}]\n"
+        for key, words in lists.items()
+        if words
+    )
+
+
+def _toml(text: str) -> str:
+    """JSON's strings are TOML's, but for DEL, and for characters beyond 16 bits if escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+class _Gathering:
+    """The layers met so far, lowest first, and what was wrong with them."""
+
+    def __init__(self, site: str) -> None:
+        self._site = site
+        self._parsed: list[ParsedLayer] = []
+        self._problems: list[Problem] = []
+        self._met: set[str] = set()
+        self.layers: list[Layer] = []
+
+    def understood(self, layer: Layer) -> ParsedLayer:
+        parsed, problems = parse.read(layer)
+        self._problems += problems
+        return parsed
+
+    def add(self, layer: Layer, parsed: ParsedLayer) -> None:
+        self.layers.append(layer)
+        self._parsed.append(parsed)
+
+    def include(self, parsed: ParsedLayer, chain: tuple[str, ...]) -> None:
+        """Add the profiles that a layer names: depth first, each once."""
+        for item in parsed.items(PROFILES):
+            name: str = item.value
+            if name in chain:
+                loop = " -> ".join((*chain[chain.index(name) :], name))
+                self._wrong(item.origin, f"profiles include each other: {loop}")
+            elif len(chain) == _DEEPEST:
+                self._wrong(item.origin, f"profiles include each other {_DEEPEST} deep")
+            elif name not in self._met:
+                self._met.add(name)
+                self._profile(name, item.origin, chain)
+
+    def _profile(self, name: str, origin: Origin, chain: tuple[str, ...]) -> None:
+        try:
+            layer = find(name, site=self._site)
+        except ManifestError as error:
+            hint = f", {error.hint}" if error.hint else ""
+            self._wrong(origin, f"{error.message}{hint}")
+            return
+        parsed = self.understood(layer)
+        self.include(parsed, (*chain, name))
+        self.add(layer, parsed)
+
+    def _wrong(self, origin: Origin, message: str) -> None:
+        self._problems.append(Problem(origin.file, origin.line, message))
+
+    def merged(self, what: str) -> Manifest:
+        if self._problems:
+            files = list(dict.fromkeys(problem.file for problem in self._problems))
+            ordered = sorted(self._problems, key=lambda it: (files.index(it.file), it.line))
+            raise ManifestError(
+                f"cannot use {what}: {parse.count(ordered)}", problems=tuple(ordered)
+            )
+        return merge.merge(self._parsed)
