@@ -1,0 +1,40 @@
+# Each target makes what it needs: on a fresh Debian 12, python3, make and git are enough.
+VIRT := bin/virt
+IN := .venv/bin/
+
+.PHONY: demo test check bench dist .venv
+
+demo: .venv/made
+	@[ "$$(id -u)" = 0 ] || { echo "a tree has owners and device nodes that only root can make: sudo make demo" >&2; exit 77; }
+	@set -e; VIRT_ROOT=$$(mktemp -d /var/tmp/virttools-demo.XXXXXX); export VIRT_ROOT; \
+	trap 'find "$$VIRT_ROOT" -xdev -depth -delete' EXIT; \
+	chmod 755 "$$VIRT_ROOT"; set -x; \
+	$(VIRT) create domain1.com; \
+	$(VIRT) show domain1.com; \
+	$(VIRT) exec --domain domain1.com -- sh -c 'id; pwd; cat /etc/hostname; ls /'; \
+	{ set +x; } 2>/dev/null; $(VIRT) --quiet remove --yes domain1.com >&2
+
+test: .venv/made
+	-@tests/install-packages
+	$(IN)pytest
+
+check: .venv/made
+	$(IN)ruff format --check .
+	$(IN)ruff check .
+	$(IN)mypy
+
+bench: .venv/made
+	-@tests/install-packages gcc libc6-dev pax-utils
+	@set -e; for program in bench/*.py; do echo "# $$program"; $(IN)python "$$program"; done
+
+dist: .venv/made
+	$(IN)python -m build
+
+.venv: .venv/made
+
+.venv/made: pyproject.toml
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || tests/install-packages python3-venv
+	python3 -m venv .venv
+	$(IN)pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(IN)pip install --quiet --editable . --group dev
+	@touch $@

@@ -1,0 +1,184 @@
+"""virtuald behind a real accept loop, with the arguments an inetd.conf line of the HOWTO gives."""
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.handmade import REPOSITORY, probe, tree, virt
+
+pytestmark = pytest.mark.usefixtures("as_root")
+VIRTUALD = REPOSITORY / "bin" / "virtuald"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two domains, and a conf file as the HOWTO has it, with a tab and no last newline."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    root = tmp_path_factory.mktemp("virtual")
+    for name in ("foo.bar.com", "bar.foo.com"):
+        tree(root / name, "cat", "sh")
+    probe(root / "foo.bar.com")
+    (root / "conf.ftp").write_text(
+        "# This is a comment and so are blank lines\n\n"
+        f"127.0.10.1 {root}/foo.bar.com\n127.0.10.2\t {root}/bar.foo.com\n"
+        f"127.0.10.4 {root}/none\n127.0.10.5 {root}/foo.bar.com\n::1 {root}/bar.foo.com"
+    )
+    return root
+
+
+@pytest.fixture
+def hostname(root: Path) -> list[str]:
+    """The words after virtuald in inetd.conf, for a service that tells the domain."""
+    return [str(root / "conf.ftp"), "cat", "/etc/hostname"]
+
+
+def answer(words: list[str], address: str = "127.0.10.1", listen: str = "") -> tuple[str, int]:
+    """What a client reads from one connection to address, and the status of its virtuald."""
+    family = socket.AF_INET6 if ":" in (listen or address) else socket.AF_INET
+    with socket.socket(family) as listener:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((listen or address, 0))
+        listener.listen()
+        with socket.create_connection((address, listener.getsockname()[1])) as client:
+            served, _ = listener.accept()
+            with served:
+                started = subprocess.Popen(
+                    [str(VIRTUALD), *words],
+                    stdin=served,
+                    stdout=served,
+                    stderr=served,
+                    env={"PATH": ""},
+                )
+            client.settimeout(30)
+            told = b"".join(iter(lambda: client.recv(4096), b""))
+            return told.decode(), started.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("address", "listen", "domain"),
+    [
+        ("127.0.10.1", "", "foo.bar.com"),
+        ("127.0.10.2", "", "bar.foo.com"),
+        ("127.0.10.2", "0.0.0.0", "bar.foo.com"),
+        ("127.0.10.2", "::", "bar.foo.com"),
+        ("::1", "", "bar.foo.com"),
+    ],
+)
+def test_the_local_address_chooses_the_tree(
+    hostname: list[str], address: str, listen: str, domain: str
+) -> None:
+    """Each address answers from its own tree, also where IPv4 comes in on an IPv6 socket."""
+    assert answer(hostname, address, listen) == (f"{domain}\n", 0)
+
+
+def test_a_service_starts_clean(root: Path) -> None:
+    """The service has the connection as 0, 1, 2 and nothing else, and its arguments as they stand."""
+    told, status = answer([str(root / "conf.ftp"), "/bin/probe", "-l", "-a", "--check"])
+    assert (told, status) == (
+        "argv [/bin/probe] [-l] [-a] [--check]\nfds 0 1 2\nignored\nblocked\numask 0022\ncwd /\n",
+        7,
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "command", "status"),
+    [
+        ("127.0.10.3", "cat", 68),
+        ("127.0.10.4", "cat", 78),
+        ("127.0.10.1", "nothing", 127),
+        ("127.0.10.1", "/etc/hostname", 126),
+        ("127.0.10.1", "/bin/bad", 126),
+    ],
+)
+def test_a_failure_has_its_status_and_the_client_reads_nothing(
+    root: Path, address: str, command: str, status: int
+) -> None:
+    """No route, no tree, no program: the connection closes in silence."""
+    bad = root / "foo.bar.com/bin/bad"
+    bad.write_text("no first line\n")
+    bad.chmod(0o755)
+    assert answer([str(root / "conf.ftp"), command], address) == ("", status)
+
+
+def test_a_wrong_conf_refuses_every_connection(tmp_path: Path) -> None:
+    """A mistyped line must not send its domain to another tree: 78, and --check names each line."""
+    conf = tmp_path / "conf.pop"
+    conf.write_text(f"127.0.10.l {tmp_path}\n127.0.10.1\ndefault {tmp_path}\n")
+    assert answer([str(conf), "cat"]) == ("", 78)
+    checked = virt("virtuald", "--check", str(conf))
+    assert (checked.returncode, checked.stdout) == (78, "")
+    assert [line for line in checked.stderr.splitlines() if line.startswith(str(conf))] == [
+        f"{conf}:1: not an address: '127.0.10.l'",
+        f"{conf}:2: no folder after '127.0.10.1'",
+    ]
+
+
+def test_a_conf_or_tree_that_others_can_change_is_refused(tmp_path: Path) -> None:
+    """Whoever writes a conf file or replaces a tree would choose what root runs: 77."""
+    domain = tree(tmp_path / "domain1.com", "cat")
+    conf = tmp_path / "conf.pop"
+    conf.write_text(f"default {domain}\n")
+    words = [str(conf), "cat", "/etc/hostname"]
+    assert answer(words) == ("domain1.com\n", 0)
+    for path, mode in ((conf, 0o646), (domain, 0o775), (tmp_path, 0o777)):
+        old = path.stat().st_mode
+        path.chmod(mode)
+        assert answer(words) == ("", 77)
+        path.chmod(old)
+
+
+def test_messages_go_to_syslog(root: Path) -> None:
+    """The reason is sent to /dev/log as daemon.err; a mount namespace gives the test its own."""
+    script = 'mount -t tmpfs none /mnt && mount --bind /mnt /dev && exec "$0" -I -c "$1" "$2" "$3"'
+    receiver = (
+        "import socket, subprocess, sys\n"
+        "log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); log.bind('/dev/log')\n"
+        "listener = socket.create_server(('127.0.10.3', 0))\n"
+        "client = socket.create_connection(listener.getsockname())\n"
+        "served = listener.accept()[0]\n"
+        "subprocess.run([sys.argv[1], sys.argv[2], 'cat'],\n"
+        "    stdin=served, stdout=served, stderr=served)\n"
+        "print(log.recv(4096).decode())\n"
+    )
+    done = subprocess.run(
+        [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            script,
+            "/usr/bin/python3",
+            receiver,
+            VIRTUALD,
+            root / "conf.ftp",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    head, _, text = done.stdout.partition(": ")
+    assert head.startswith("<27>virtuald[")
+    assert text == f"cannot serve 127.0.10.3: {root}/conf.ftp has no route for it\n"
+
+
+def test_explain_and_check_answer_a_person(root: Path) -> None:
+    """`--explain` prints the tree for an address, 68 where there is none; `--check` counts."""
+    conf = str(root / "conf.ftp")
+    explained = virt("virtuald", "--explain", "::ffff:127.0.10.2", conf)
+    assert (explained.returncode, explained.stdout) == (0, f"{root}/bar.foo.com\n")
+    assert virt("virtuald", "--explain", "10.0.0.1", conf).returncode == 68
+    checked = virt("virtuald", "--check", conf)
+    assert (checked.returncode, f"{root}/none: No such file" in checked.stderr) == (78, True)
+
+
+def test_started_by_hand_it_says_what_it_wants(root: Path) -> None:
+    """Without a connection there is no address: a sentence on stderr, status 2."""
+    done = virt("virtuald", str(root / "conf.ftp"), "cat")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("virtuald: cannot tell the local address: ")
+    assert virt("virtuald").returncode == 2
