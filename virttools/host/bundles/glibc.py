@@ -1,9 +1,10 @@
 """What the GNU C library loads by name: NSS, the unwinder of pthread_cancel, the UTF-8 locale."""
 
-import re
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 
+from virttools.host import elf
 from virttools.host.bundles.rule import Program, Rule, Wish, folder, links
 from virttools.host.sysroot import Sysroot
 
@@ -12,7 +13,6 @@ _LOCALE = "/usr/lib/locale/C.utf8"
 # Built into libc.so.6 since 2.34; the files that are still shipped then are empty shells.
 _BUILT_IN = (2, 34)
 _NSS = ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2")
-_VERSION = re.compile(rb"\0GLIBC_(\d+)\.(\d+)(?=\0)")
 
 
 def _wishes(sysroot: Sysroot, program: Program) -> Iterator[Wish]:
@@ -31,9 +31,13 @@ def _wishes(sysroot: Sysroot, program: Program) -> Iterator[Wish]:
 
 @lru_cache(maxsize=4)
 def _version(sysroot: Sysroot, libc: str) -> tuple[int, int]:
-    """The newest symbol version that this libc defines, which is its own release."""
-    found = _VERSION.findall(sysroot.read(libc) or b"")
-    return max(((int(major), int(minor)) for major, minor in found), default=(0, 0))
+    fd = sysroot.open(sysroot.walk(libc).path)
+    if fd is None:
+        return (0, 0)
+    try:
+        return elf.glibc_version(fd) or (0, 0)
+    finally:
+        os.close(fd)
 
 
 RULE = Rule(
