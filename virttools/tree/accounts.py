@@ -1,12 +1,14 @@
 """Values: the users and groups of a tree with their final numbers, and every conflict between them.
 
-Only declared accounts exist; root is 0 whether it is declared or not.
+Only declared accounts exist, and root.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import count
+from pathlib import PurePosixPath
+from typing import TypeVar
 
 from virttools.errors import ManifestError, Problem
 from virttools.manifest.model import Group, HomeLayout, Manifest, Origin, User
@@ -19,6 +21,23 @@ SPAN = 65536
 
 _LAST_ID = 2**32 - 2
 """The largest id: (uid_t) -1 means "leave it" to chown(2)."""
+
+_Account = TypeVar("_Account", User, Group)
+
+_IMPLIED = Origin("every tree has it", 0)
+_ROOT = User(  # noqa: S604  the shell is a field of passwd(5)
+    name="root",
+    uid=0,
+    group="root",
+    groups=(),
+    gecos="root",
+    home=PurePosixPath("/root"),
+    shell="/bin/sh",
+    password="*",  # noqa: S106  locks it, as in shadow(5)
+    create_home=False,
+    origin=_IMPLIED,
+)
+_ROOT_GROUP = Group("root", 0, (), _IMPLIED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +77,8 @@ class Accounts:
     _gids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        uids = {"root": 0} | {user.name: user.uid for user in self.users}
-        gids = {"root": 0} | {group.name: group.gid for group in self.groups}
+        uids = {user.name: user.uid for user in self.users}
+        gids = {group.name: group.gid for group in self.groups}
         object.__setattr__(self, "_uids", uids)
         object.__setattr__(self, "_gids", gids)
 
@@ -84,7 +103,6 @@ def number(manifest: Manifest) -> Accounts:
     A user without uid gets the next one from FIRST that is free as uid and, where it needs a group
     of its own, as gid. Without `group`, that is a group of the user's name (USERGROUPS of adduser).
     With `uid_base` all ids but 0 are moved up by it, so that two domains share none.
-    A name declared again in a later file replaces the user and adds to the group.
     Raises ManifestError with every conflict, each at the line that caused it.
     """
     numbering = _Numbering(manifest)
@@ -108,8 +126,10 @@ class _Numbering:
         self.problems: list[Problem] = []
         self._layout = manifest.home.layout
         self._base = manifest.uid_base
-        self._users = self._one_of_each_user(manifest.users)
-        self._groups = self._one_of_each_group(manifest.groups)
+        self._users = self._once("user", manifest.users)
+        self._groups = self._once("group", manifest.groups)
+        self._users.setdefault("root", _ROOT)
+        self._groups.setdefault("root", _ROOT_GROUP)
         self._uids: dict[int, str] = {}
         self._gids: dict[int, str] = {}
         # What they yield is claimed at once and never given back: each goes on where it stopped.
@@ -133,38 +153,15 @@ class _Numbering:
     def _complain(self, origin: Origin, message: str) -> None:
         self.problems.append(Problem(origin.file, origin.line, message))
 
-    def _one_of_each_user(self, declared: Iterable[User]) -> dict[str, User]:
-        found: dict[str, User] = {}
-        for user in declared:
-            before = found.get(user.name)
-            if before is not None:
-                self._refuse_twice("user", user, before)
-                user = replace(  # noqa: PLW2901  what it leaves open, the earlier one says
-                    user,
-                    uid=before.uid if user.uid is None else user.uid,
-                    group=user.group or before.group,
-                    home=user.home or before.home,
-                )
-            found[user.name] = user
+    def _once(self, kind: str, declared: Iterable[_Account]) -> dict[str, _Account]:
+        """By name. Later layers have replaced earlier ones in merge, so a second is a mistake."""
+        found: dict[str, _Account] = {}
+        for one in declared:
+            before = found.setdefault(one.name, one)
+            if before is not one:
+                said = f"cannot declare {kind} {one.name!r} twice: {before.origin} has it"
+                self._complain(one.origin, said)
         return found
-
-    def _one_of_each_group(self, declared: Iterable[Group]) -> dict[str, Group]:
-        found: dict[str, Group] = {}
-        for group in declared:
-            before = found.get(group.name)
-            if before is not None:
-                self._refuse_twice("group", group, before)
-                gid = before.gid if group.gid is None else group.gid
-                members = (*before.members, *group.members)
-                group = replace(group, gid=gid, members=members)  # noqa: PLW2901  the sum of both
-            found[group.name] = group
-        return found
-
-    def _refuse_twice(self, kind: str, one: User | Group, before: User | Group) -> None:
-        if one.origin.file == before.origin.file:
-            self._complain(
-                one.origin, f"cannot declare {kind} {one.name!r} twice: {before.origin} has it"
-            )
 
     def _claim_declared(self) -> None:
         for user in self._users.values():
