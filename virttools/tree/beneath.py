@@ -1,6 +1,7 @@
 """Doer: opens, reads, writes and walks below a tree that others may have filled (DESIGN 7.1).
 
-No link, fifo, device or mount planted there leads out of it or stops us. Light enough for the fast ways: no dataclasses, pathlib, typing.
+No link, fifo, device or mount planted there leads out of it or stops us.
+Light enough for the fast ways: no dataclasses, pathlib, typing.
 """
 
 import os

@@ -71,8 +71,12 @@ class Record:
     entries: tuple[Entry, ...]
 
 
-def encode(record: Record) -> bytes:
-    """The record as JSON text, one entry a line; equal records give equal bytes."""
+def encode(record: Record, lines: dict[int, str] | None = None) -> bytes:
+    """The record as JSON text, one entry a line; equal records give equal bytes.
+
+    lines: the text of entries by their id(), kept between records that share entries (all alive).
+    """
+    known = {} if lines is None else lines
     head = {
         "schema": SCHEMA,
         "domain": record.domain,
@@ -80,10 +84,11 @@ def encode(record: Record) -> bytes:
         "profiles": list(record.profiles),
         "layers": [{"file": layer.file, "text": layer.text} for layer in record.layers],
     }
-    lines = ",\n".join(
-        json.dumps(entry.document(), separators=(",", ":")) for entry in record.entries
-    )
-    return f'{json.dumps(head)[:-1]}, "entries": [\n{lines}\n]}}\n'.encode()
+    for entry in record.entries:
+        if id(entry) not in known:
+            known[id(entry)] = json.dumps(entry.document(), separators=(",", ":"))
+    text = ",\n".join([known[id(entry)] for entry in record.entries])
+    return f'{json.dumps(head)[:-1]}, "entries": [\n{text}\n]}}\n'.encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,8 @@ class Root:
         Within one Root it may be taken again below itself. A domain that is gone takes its lock
         file along.
         """
+        if not _is_plain(name):
+            self.require(name, "lock")
         return Lock(self._locks, name, shared=shared)
 
     def lock_all(self) -> "Lock":
@@ -180,7 +182,7 @@ class Root:
         return Lock(self._locks, _EVERYTHING, wait=True)
 
     def lock_store(self, *, shared: bool) -> "Lock":
-        """Builders share the store and wait for it; who throws things out holds it alone, or Busy."""
+        """Builders share the store; who throws things out holds it alone, or meets Busy."""
         return Lock(self._locks, _STORE, shared=shared, wait=shared)
 
 

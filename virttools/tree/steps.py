@@ -1,0 +1,354 @@
+"""Doer: each action of a plan made ready once, then done in as many staging trees as have it.
+
+A step holds what its system call takes; the tree is private to us (0700) until it is published.
+"""
+
+import os
+import stat
+from dataclasses import dataclass, replace
+from errno import EXDEV
+from hashlib import sha256
+
+from virttools.errors import HostLacks
+from virttools.tree import content
+from virttools.tree.actions import (
+    Action,
+    CopyFile,
+    LinkFile,
+    LinkSocket,
+    MakeDir,
+    MakeNode,
+    MakeSymlink,
+    WriteFile,
+)
+from virttools.tree.content import Copier, Digest, Dress
+from virttools.tree.record import Entry
+from virttools.tree.root import Root
+from virttools.tree.store import Object, Store
+
+_NODE_TYPES = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whom files go to. Root gives them away; anybody else keeps them, and misses what root can."""
+
+    uid: int
+    gid: int
+    is_root: bool
+
+    def ids(self, action: MakeDir | CopyFile | WriteFile | MakeNode) -> tuple[int, int]:
+        return (action.uid, action.gid) if self.is_root else (self.uid, self.gid)
+
+    def lacks(self, action: Action) -> str | None:
+        """What an ordinary user's tree will miss of an action, or None."""
+        if self.is_root or isinstance(action, MakeSymlink | LinkFile | LinkSocket):
+            return None
+        if isinstance(action, MakeNode):
+            return f"/{action.path} is not made: only root makes device nodes"
+        if {action.uid, action.gid} - {0, self.uid, self.gid}:
+            return (
+                f"/{action.path} is yours, not of {action.uid}:{action.gid}: only root gives away"
+            )
+        if isinstance(action, CopyFile) and len(self.xattrs(action)) < len(action.xattrs):
+            return f"/{action.path} has no capabilities: only root gives them"
+        return None
+
+    def xattrs(self, action: CopyFile) -> tuple[tuple[str, bytes], ...]:
+        return tuple(
+            pair for pair in action.xattrs if self.is_root or not pair[0].startswith("security.")
+        )
+
+
+class DirectoryStep:
+    """A folder is plain at first, its own mode and owner come last: a set-group-id would spread."""
+
+    __slots__ = ("_dress", "_mode", "_path", "entry")
+
+    def __init__(self, action: MakeDir, owner: Owner) -> None:
+        uid, gid = owner.ids(action)
+        self._path = os.fsencode(action.path)
+        is_plain = action.mode & 0o7700 == 0o700 and (uid, gid) == (owner.uid, owner.gid)
+        self._mode = action.mode if is_plain else 0o700
+        self._dress = None if is_plain else (action.mode, uid, gid)
+        self.entry = _entry(action, "directory", action.mode, uid, gid)
+
+    def perform(self, tree_fd: int) -> None:
+        os.mkdir(self._path, self._mode, dir_fd=tree_fd)
+
+    def finish(self, tree_fd: int) -> None:
+        if self._dress is not None:
+            mode, uid, gid = self._dress
+            os.chown(self._path, uid, gid, dir_fd=tree_fd)
+            os.chmod(self._path, mode, dir_fd=tree_fd)
+
+
+class ShareStep:
+    """A file that is one inode in many trees."""
+
+    __slots__ = ("_action", "_object", "_owner", "_path", "_store", "entry", "is_pristine")
+
+    def __init__(self, action: CopyFile, owner: Owner, store: Store) -> None:
+        self._action = action
+        self._owner = owner
+        self._store = store
+        self._path = os.fsencode(action.path)
+        self._object: Object | None = None
+
+    def prepare(self) -> None:
+        """See that the object is in the store. Raises ApplyError, OSError."""
+        dress = _dress(self._action, self._owner)
+        self._object = self._store.object(self._action, dress)
+        digest = self._object.digest
+        self.is_pristine = digest.is_pristine(self._action)
+        self.entry = _copied(self._action, dress, digest)
+
+    def perform(self, tree_fd: int) -> None:
+        assert self._object is not None, "prepare() comes first"
+        self._store.link(self._object, self._path, tree_fd)
+
+
+class CopyStep:
+    """A file of the domain's own, by the host file's content."""
+
+    __slots__ = (
+        "_action",
+        "_copier",
+        "_digest",
+        "_dress",
+        "_path",
+        "_store",
+        "entry",
+        "is_pristine",
+    )
+
+    def __init__(self, action: CopyFile, owner: Owner, store: Store, copier: Copier) -> None:
+        self._action = action
+        self._store = store
+        self._copier = copier
+        self._path = os.fsencode(action.path)
+        self._dress = _dress(action, owner)
+        self._digest: Digest | None = store.known(action)
+        if self._digest is not None:
+            self._tell(self._digest)
+
+    def perform(self, tree_fd: int) -> None:
+        with content.new_file(self._path, tree_fd) as fd:
+            digest = self._copier.copy(self._action, fd, self._digest)
+            self._dress.put_on(fd)
+        if self._digest is None:
+            self._store.learn(self._action, digest)
+            self._digest = digest
+            self._tell(digest)
+
+    def _tell(self, digest: Digest) -> None:
+        self.is_pristine = digest.is_pristine(self._action)
+        self.entry = _copied(self._action, self._dress, digest)
+
+
+class WriteStep:
+    __slots__ = ("_content", "_dress", "_path", "entry")
+
+    def __init__(self, action: WriteFile, owner: Owner) -> None:
+        uid, gid = owner.ids(action)
+        self._path = os.fsencode(action.path)
+        self._content = action.content
+        self._dress = Dress(action.mode, uid, gid, (), None)
+        self.entry = replace(
+            _entry(action, "file", action.mode, uid, gid),
+            size=len(action.content),
+            sha256=sha256(action.content).hexdigest(),
+            source=action.source,
+        )
+
+    def perform(self, tree_fd: int) -> None:
+        with content.new_file(self._path, tree_fd) as fd:
+            content.write(fd, memoryview(self._content))
+            self._dress.put_on(fd)
+
+
+class SymlinkStep:
+    __slots__ = ("_path", "_target", "entry")
+
+    def __init__(self, action: MakeSymlink, owner: Owner) -> None:
+        self._path = os.fsencode(action.path)
+        self._target = os.fsencode(action.target)
+        package, version = action.package or (None, None)
+        self.entry = replace(
+            _entry(action, "symlink", 0o777, owner.uid, owner.gid),
+            target=action.target,
+            package=package,
+            version=version,
+        )
+
+    def perform(self, tree_fd: int) -> None:
+        os.symlink(self._target, self._path, dir_fd=tree_fd)
+
+
+class NodeStep:
+    __slots__ = ("_action", "_device", "_ids", "_path", "entry")
+
+    def __init__(self, action: MakeNode, owner: Owner) -> None:
+        self._action = action
+        self._path = os.fsencode(action.path)
+        self._device = os.makedev(action.major, action.minor)
+        self._ids = owner.ids(action)
+        self.entry = replace(
+            _entry(action, "device", action.mode, *self._ids),
+            device=(action.type, action.major, action.minor),
+        )
+
+    def perform(self, tree_fd: int) -> None:
+        action = self._action
+        os.mknod(self._path, _NODE_TYPES[action.type] | 0o600, self._device, dir_fd=tree_fd)
+        os.chown(self._path, *self._ids, dir_fd=tree_fd, follow_symlinks=False)
+        os.chmod(self._path, action.mode, dir_fd=tree_fd)
+
+
+class SocketStep:
+    __slots__ = ("_action", "_path", "_root", "entry")
+
+    def __init__(self, action: LinkSocket, root: Root) -> None:
+        self._action = action
+        self._root = root
+        self._path = os.fsencode(action.path)
+        try:
+            found = os.stat(action.source, dir_fd=root.fd, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise self._refusal("it is not there") from error
+        if not stat.S_ISSOCK(found.st_mode):
+            raise self._refusal("it is not a socket")
+        mode = stat.S_IMODE(found.st_mode)
+        self.entry = _entry(action, "socket", mode, found.st_uid, found.st_gid)
+
+    def perform(self, tree_fd: int) -> None:
+        try:
+            os.link(
+                self._action.source,
+                self._path,
+                src_dir_fd=self._root.fd,
+                dst_dir_fd=tree_fd,
+                follow_symlinks=False,
+            )
+        except OSError as error:
+            if error.errno != EXDEV:
+                raise
+            raise self._refusal("it lies on another file system") from error
+
+    def _refusal(self, cause: str) -> HostLacks:
+        return HostLacks(
+            f"cannot link {self._root.path}/{self._action.source} to /{self._action.path}: {cause}",
+            hint="the log daemon must listen on a socket in the folder of the trees",
+        )
+
+
+class LinkStep:
+    """A second name of a file that the same tree has already."""
+
+    __slots__ = ("_action", "_existing", "_path")
+
+    def __init__(self, action: LinkFile) -> None:
+        self._action = action
+        self._path = os.fsencode(action.path)
+        self._existing = os.fsencode(action.existing)
+
+    def perform(self, tree_fd: int) -> None:
+        os.link(
+            self._existing,
+            self._path,
+            src_dir_fd=tree_fd,
+            dst_dir_fd=tree_fd,
+            follow_symlinks=False,
+        )
+
+    def entry_of(self, existing: Entry) -> Entry:
+        why = self._action.why
+        package, version = self._action.package or (None, None)
+        return replace(
+            existing,
+            path=f"/{self._action.path}",
+            link=existing.link or existing.path,
+            rule=why.rule,
+            by=None if why.by is None else str(why.by),
+            origin=str(why.origin),
+            package=package,
+            version=version,
+        )
+
+
+class MissingStep:
+    """What an ordinary user can't have in a tree; it is said, and left out."""
+
+    __slots__ = ()
+
+    def perform(self, tree_fd: int) -> None:
+        """Do nothing."""
+
+
+Step = (
+    DirectoryStep
+    | ShareStep
+    | CopyStep
+    | WriteStep
+    | SymlinkStep
+    | NodeStep
+    | SocketStep
+    | LinkStep
+    | MissingStep
+)
+
+
+def ready(  # noqa: PLR0911  one return for each kind of action
+    action: Action, owner: Owner, store: Store, copier: Copier, root: Root
+) -> Step:
+    """The step of an action. Raises HostLacks where a socket to link is not there."""
+    match action:
+        case MakeDir():
+            return DirectoryStep(action, owner)
+        case CopyFile(share=True):
+            return ShareStep(action, owner, store)
+        case CopyFile():
+            return CopyStep(action, owner, store, copier)
+        case LinkFile():
+            return LinkStep(action)
+        case WriteFile():
+            return WriteStep(action, owner)
+        case MakeSymlink():
+            return SymlinkStep(action, owner)
+        case MakeNode():
+            return NodeStep(action, owner) if owner.is_root else MissingStep()
+        case LinkSocket():
+            return SocketStep(action, root)
+
+
+def _dress(action: CopyFile, owner: Owner) -> Dress:
+    uid, gid = owner.ids(action)
+    return Dress(action.mode, uid, gid, owner.xattrs(action), action.mtime_ns)
+
+
+def _entry(action: Action, type_: str, mode: int, uid: int, gid: int) -> Entry:
+    why = action.why
+    return Entry(
+        path=f"/{action.path}",
+        type=type_,
+        mode=mode,
+        uid=uid,
+        gid=gid,
+        rule=why.rule,
+        by=None if why.by is None else str(why.by),
+        origin=str(why.origin),
+    )
+
+
+def _copied(action: CopyFile, dress: Dress, digest: Digest) -> Entry:
+    package, version = action.package or (None, None)
+    return replace(
+        _entry(action, "file", dress.mode, dress.uid, dress.gid),
+        size=action.size,
+        sha256=digest.sha256,
+        xattrs=tuple((name, value.hex()) for name, value in dress.xattrs),
+        source=str(action.source),
+        shared=action.share,
+        package=package,
+        version=version,
+    )
