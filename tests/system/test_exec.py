@@ -192,6 +192,13 @@ def test_several_domains_and_none_chosen_is_a_question(tmp_path: Path) -> None:
         assert (chosen.stdout, chosen.stderr) == ("b.com\n", "")
 
 
+def test_an_international_name_is_its_a_label(tmp_path: Path) -> None:
+    """A domain is found by the name that people write, too."""
+    tree(tmp_path / "xn--bcher-kva.example", "cat")
+    done = virt("exec", "--domain", "Bücher.example", "cat", "/etc/hostname", root=tmp_path)
+    assert (done.stdout, done.stderr) == ("xn--bcher-kva.example\n", "")
+
+
 @pytest.mark.parametrize("name", ["../etc", "no.such", ".virt", "-x.com", "", ".", "a/b"])
 def test_no_domain_no_entry(root: Path, name: str) -> None:
     """What is no domain of the root is refused with 125 and a sentence."""

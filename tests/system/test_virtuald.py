@@ -47,11 +47,12 @@ def answer(words: list[str], address: str = "127.0.10.1", listen: str = "") -> t
         with socket.create_connection((address, listener.getsockname()[1])) as client:
             served, _ = listener.accept()
             with served:
+                fd = served.fileno()
                 started = subprocess.Popen(
                     [str(VIRTUALD), *words],
-                    stdin=served,
-                    stdout=served,
-                    stderr=served,
+                    stdin=fd,
+                    stdout=fd,
+                    stderr=fd,
                     env={"PATH": ""},
                 )
             client.settimeout(30)

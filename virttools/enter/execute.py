@@ -95,6 +95,9 @@ def _choose(root: str, asked: str | None, environ: dict[bytes, bytes]) -> str:
 def _normal(name: str) -> str:
     plain = name.lower().removesuffix(".")
     if not plain.isascii():
+        import site
+
+        site.main()  # the fast way starts without (-S); idna is no part of the standard library
         from virttools.manifest import names
 
         return names.domain(name)
