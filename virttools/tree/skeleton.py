@@ -14,12 +14,14 @@ from typing import Final
 
 from virttools.errors import BadName, ManifestError, Problem
 from virttools.host.facts import Facts, HostEntry, Kind
-from virttools.manifest.model import Etc, HomeLayout, Manifest, Origin, Template
+from virttools.manifest.model import HomeLayout, Manifest, Origin, Symlink, Template
 from virttools.tree.accounts import Accounts, NumberedUser, number
 from virttools.tree.rendering import Render, compiled
 
 SKEL = PurePosixPath("/etc/skel")
 """What lies here goes into every new home, as useradd(8) does it."""
+
+ZONES: Final = PurePosixPath("/usr/share/zoneinfo")
 
 _SECRET: Final = frozenset({"shadow", "gshadow"})
 _FROM_HOST: Final = frozenset({"localtime"})
@@ -57,12 +59,6 @@ class HomeDirectory:
     origin: Origin
 
 
-def template_names(etc: Etc) -> tuple[str, ...]:
-    """The templates that `etc.skeleton` needs, as `facts.templates` names them."""
-    wanted = (name for name in etc.skeleton if name not in _FROM_HOST)
-    return tuple(dict.fromkeys(f"etc/{name}.j2" for name in wanted))
-
-
 def files(domain: str, manifest: Manifest, facts: Facts) -> tuple[SkeletonFile, ...]:
     """Every file that templates fill: of `etc.skeleton`, of `templates`, and of /etc/skel in homes.
 
@@ -78,6 +74,16 @@ def files(domain: str, manifest: Manifest, facts: Facts) -> tuple[SkeletonFile, 
         file if render is None else replace(file, content=render(own))
         for file, render in common.files
     )
+
+
+def links(manifest: Manifest, facts: Facts) -> tuple[Symlink, ...]:
+    """The links of the skeleton: /etc/localtime to its zone, where the host has that (else UTC)."""
+    zone = ZONES / _timezone(manifest, facts)
+    if "localtime" not in manifest.etc.skeleton or all(zone != it.path for it in facts.entries):
+        return ()
+    key = f"etc.skeleton[{manifest.etc.skeleton.index('localtime')}]"
+    origin = dict(manifest.origins).get(key, Origin(key, 0))
+    return (Symlink(PurePosixPath("/etc/localtime"), str(zone), origin),)
 
 
 def homes(manifest: Manifest, accounts: Accounts) -> tuple[HomeDirectory, ...]:
@@ -257,12 +263,18 @@ def _context(manifest: Manifest, facts: Facts, accounts: Accounts) -> dict[str, 
         "users": accounts.users,
         "groups": accounts.groups,
         "uid_base": accounts.uid_base,
+        "home": manifest.home,
         "nameservers": etc.nameservers or facts.nameservers,
         "search": etc.search,
-        "timezone": facts.timezone if etc.timezone == "host" else etc.timezone,
+        "timezone": _timezone(manifest, facts),
         "motd": etc.motd or "",
         "shells": _shells(facts),
     }
+
+
+def _timezone(manifest: Manifest, facts: Facts) -> str:
+    asked = manifest.etc.timezone
+    return facts.timezone if asked == "host" else asked
 
 
 def _shells(facts: Facts) -> tuple[str, ...]:
