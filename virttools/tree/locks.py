@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 
 from virttools.errors import Busy
+from virttools.tree.processes import command_name, lock_holders
 
 
 class Locks:
@@ -45,7 +46,7 @@ class Locks:
         os.close(fd)
 
     def _busy(self, name: str) -> Busy:
-        pids = holders(self._dir_fd, name)
+        pids = lock_holders(self._dir_fd, name)
         who = ", ".join(f"{pid} ({command_name(pid)})" for pid in pids)
         what = "the folder of all trees" if name.startswith(".") else name
         return Busy(
@@ -98,28 +99,3 @@ def _is_linked(fd: int, dir_fd: int, name: str) -> bool:
         return False
     held = os.fstat(fd)
     return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)
-
-
-def holders(dir_fd: int, name: str) -> list[int]:
-    """The processes that /proc/locks (proc(5)) names for that lock file; empty where unknown."""
-    try:
-        found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        with open("/proc/locks", encoding="ascii") as lines:
-            rows = [line.split() for line in lines]
-    except OSError:
-        return []
-    major, minor = os.major(found.st_dev), os.minor(found.st_dev)
-    place = f"{major:02x}:{minor:02x}:{found.st_ino}"
-    return sorted(
-        {int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == place and int(row[4]) > 0}
-    )
-
-
-def command_name(pid: int) -> str:
-    """What a process calls itself, made safe to print."""
-    try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            name = file.read().rstrip(b"\n").decode(errors="replace")
-    except OSError:
-        return "gone"
-    return name if name.isprintable() else ascii(name)

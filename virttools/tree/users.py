@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from virttools.tree.locks import command_name
+from virttools.tree.processes import command_name
 
 
 @dataclass(frozen=True, slots=True)
