@@ -4,15 +4,16 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from functools import reduce
 
-from virttools.errors import Problem
+from virttools.errors import HostLacks, Problem
 from virttools.host.bundles import RULES, Program
 from virttools.host.closure import Closure
 from virttools.host.facts import Kind
 from virttools.host.scripts import interpreter
-from virttools.host.sysroot import Sysroot, Walk
+from virttools.host.sysroot import ABSENT, Sysroot, Walk
 from virttools.manifest.model import Origin
 
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -29,16 +30,19 @@ class Absence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """What a manifest line says of a file instead of the host; None keeps the host's."""
+    """What a manifest line says of a file instead of the host; None keeps the host's.
 
+    line: its place in the manifest: of two, the later one holds.
+    """
+
+    line: int = 0
     mode: int | None = None
     owner: str | None = None
     group: str | None = None
 
-    def over(self, earlier: "Override | None") -> "Override":
-        if earlier is None:
-            return self
+    def over(self, earlier: "Override") -> "Override":
         return Override(
+            self.line,
             earlier.mode if self.mode is None else self.mode,
             earlier.owner if self.owner is None else self.owner,
             earlier.group if self.group is None else self.group,
@@ -86,7 +90,13 @@ class Found:
     stat: os.stat_result
     reason: Reason
     explicit: bool
-    override: Override | None
+    overrides: list[tuple[bool, Override]] = field(default_factory=list)
+
+    @property
+    def override(self) -> Override:
+        """All of them in one: a line that names this very path holds over one that names a folder."""
+        ranked = sorted(self.overrides, key=lambda pair: (pair[0], pair[1].line))
+        return reduce(lambda earlier, pair: pair[1].over(earlier), ranked, Override())
 
 
 class Gathering:
@@ -158,7 +168,7 @@ class Gathering:
             self._say_special(want, walk, kind)
 
     def _say_lack(self, want: Want, walk: Walk) -> None:
-        cause = "" if not walk.links else f": {walk.fault}"
+        cause = "" if walk.fault == ABSENT else f": {walk.fault}"
         self.lacking(want.absence, want.reason.origin, want.lack + cause)
 
     def _say_special(self, want: Want, walk: Walk, kind: Kind) -> None:
@@ -261,15 +271,13 @@ class Gathering:
         path = want.target or source
         known = self.found.get(path)
         if known is None:
-            self.found[path] = Found(
-                path, kind, source, status, want.reason, want.explicit, want.override
-            )
-            return
-        if want.explicit and not known.explicit:
+            known = Found(path, kind, source, status, want.reason, want.explicit)
+            self.found[path] = known
+        elif want.explicit and not known.explicit:
             known.reason, known.explicit = want.reason, True
             known.kind, known.source, known.stat = kind, source, status
         if want.override is not None:
-            known.override = want.override.over(known.override)
+            known.overrides.append((want.explicit, want.override))
 
     def _inspect(self, want: Want, walk: Walk, status: os.stat_result) -> None:
         """Want what a program or library needs besides itself."""
@@ -288,7 +296,11 @@ class Gathering:
             self._inspect_script(want, walk.path, called, head)
 
     def _inspect_elf(self, want: Want, path: str, called: tuple[str, ...]) -> None:
-        closure = self._closure(path)
+        try:
+            closure = self._closure(path)
+        except HostLacks as error:
+            self.lacking(want.absence, want.reason.origin, error.message)
+            return
         if closure is None:
             return
         for library in (*closure.libraries, *closure.extras):
@@ -334,7 +346,12 @@ class Gathering:
             for wish in rule.wishes(self._sysroot, program):
                 by = self._sysroot.walk(wish.by).path
                 absence = Absence.WARNING if wish.is_needed else Absence.SILENT
-                self._want_drawn(wish.path, Reason(text, by, want.reason.origin), absence=absence)
+                self._want_drawn(
+                    wish.path,
+                    Reason(text, by, want.reason.origin),
+                    absence=absence,
+                    is_inspected=wish.is_program,
+                )
 
     def _want_drawn(
         self,
@@ -363,7 +380,7 @@ class Gathering:
                 if status is not None:
                     reason = Reason("parent folder", found.path, found.reason.origin)
                     self.found[path] = Found(
-                        path, Kind.DIRECTORY, path, status, reason, explicit=False, override=None
+                        path, Kind.DIRECTORY, path, status, reason, explicit=False
                     )
 
 

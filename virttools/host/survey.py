@@ -84,8 +84,8 @@ class _Survey:
     def _want_all(self) -> None:
         for binary in self._manifest.binaries:
             self._want_binary(binary)
-        for file in self._manifest.files:
-            self._want_file(file)
+        for line, file in enumerate(self._manifest.files):
+            self._want_file(file, Override(line, file.mode, file.owner, file.group))
         for package in self._manifest.packages:
             self._want_package(package)
         self._want_zone("UTC", Absence.SILENT)
@@ -129,10 +129,8 @@ class _Survey:
         known = sorted({found for folder in PATH for found in self._sysroot.names(folder)})
         return said + _suggestion(name, known)
 
-    def _want_file(self, file: File) -> None:
+    def _want_file(self, file: File, override: Override) -> None:
         absence = _absence(file.optional)
-        override = Override(file.mode, file.owner, file.group)
-        has_override = override != Override()
         paths: tuple[str, ...] = (file.source,)
         if is_glob(file.source):
             paths = self._sysroot.glob(file.source)
@@ -148,7 +146,7 @@ class _Survey:
                     lack=f"the host has no file {path}",
                     target=_target(file, path),
                     explicit=path == file.source,
-                    override=override if has_override else None,
+                    override=None if override == Override(override.line) else override,
                 )
             )
 
@@ -206,7 +204,10 @@ class _Survey:
     def _entries(self) -> tuple[HostEntry, ...]:
         found = self._gathering.found
         owners = self._packages.owners(
-            thing.source for thing in found.values() if thing.kind is not Kind.DIRECTORY
+            # Every package lists the folders at the top, which merged /usr has as links.
+            thing.source
+            for thing in found.values()
+            if thing.kind is not Kind.DIRECTORY and thing.source.count("/") > 1
         )
         return tuple(
             self._entry(found[path], owners.get(found[path].source)) for path in sorted(found)
@@ -215,7 +216,7 @@ class _Survey:
     def _entry(self, found: Found, ownership: Ownership | None) -> HostEntry:
         status = found.stat
         is_file = found.kind is Kind.FILE
-        override = found.override or Override()
+        override = found.override
         host = self._sysroot.host(found.source)
         mode = stat.S_IMODE(status.st_mode) if override.mode is None else override.mode
         if found.kind is Kind.DIRECTORY and override.mode is not None:

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 _LIMIT = 40
 """Links followed before a chain counts as a loop, as in the kernel (path_resolution(7))."""
 _MAGIC = frozenset("*?[")
+ABSENT = "no such file or directory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Sysroot:
                 full = f"{here}/{name}"
                 found = self.lstat(full)
                 if found is None:
-                    return Walk(full, tuple(links), tuple(chain), None, _dangling(full, links))
+                    return Walk(full, tuple(links), tuple(chain), None, _dangling(full, chain))
                 if not stat.S_ISLNK(found.st_mode):
                     here = full
                     continue
@@ -208,7 +209,7 @@ def _names(path: str) -> list[str]:
     return [name for name in reversed(path.split("/")) if name and name != "."]
 
 
-def _dangling(end: str, links: list[str]) -> str:
-    if not links:
-        return "no such file or directory"
-    return f"the links {' -> '.join((*links[-3:], end))} lead nowhere"
+def _dangling(end: str, chain: list[str]) -> str:
+    if not chain:
+        return ABSENT
+    return f"the links {' -> '.join((*chain[-3:], end))} lead nowhere"

@@ -1,6 +1,6 @@
 """Bundles: files that programs need and no ELF header names. One table, chosen by rule."""
 
-from virttools.host.bundles import certificates, glibc, pam, perl, python, terminfo
+from virttools.host.bundles import certificates, glibc, pam, perl, python, terminfo, vim
 from virttools.host.bundles.rule import Program, Rule, Wish
 
 __all__ = ["RULES", "Program", "Rule", "Wish"]
@@ -13,4 +13,5 @@ RULES: tuple[Rule, ...] = (
     perl.BASE,
     perl.SCRIPT,
     python.RULE,
+    vim.RULE,
 )

@@ -82,17 +82,18 @@ def _load(sysroot: Sysroot, files: tuple[str, ...], by: str) -> Iterator[Wish]:
         path = _find(sysroot, file)
         if path is None:
             continue
-        yield Wish(path, by)
+        yield Wish(path, by, is_program=False)
+        # perl-base comes whole, and needs nothing outside of itself.
+        if "/perl-base/" in path:
+            continue
         compiled = f"auto/{file.removesuffix('.pm')}"
         for inc in _inc(sysroot):
             for name in sysroot.names(f"{inc}/{compiled}"):
                 if not sysroot.is_directory(f"{inc}/{compiled}/{name}"):
                     yield Wish(f"{inc}/{compiled}/{name}", path)
-        # perl-base comes whole, and needs nothing outside of itself.
-        if "/perl-base/" not in path:
-            further = [name for name in modules(_text(sysroot, path)) if name not in seen]
-            seen.update(further)
-            pending += [(name, path) for name in further]
+        further = [name for name in modules(_text(sysroot, path)) if name not in seen]
+        seen.update(further)
+        pending += [(name, path) for name in further]
 
 
 def _inc(sysroot: Sysroot) -> tuple[str, ...]:

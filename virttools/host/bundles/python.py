@@ -24,6 +24,8 @@ _LEFT_OUT = frozenset(
         "EXTERNALLY-MANAGED",
     ]
 )
+# The static library; modules of its own tests; NIS, which alone needs Kerberos.
+_LEFT_OUT_STARTS = ("config-", "_test", "_ctypes_test", "_xxtest", "xxlimited", "nis.")
 
 
 def _trigger(program: Program) -> str | None:
@@ -51,12 +53,13 @@ def _libraries(sysroot: Sysroot, program: Program) -> Iterator[str]:
 def _files(sysroot: Sysroot, directory: str, by: str) -> Iterator[Wish]:
     for name in sysroot.names(directory):
         path = f"{directory}/{name}"
-        if name in _LEFT_OUT or name.startswith("config-"):
+        if name in _LEFT_OUT or name.startswith(_LEFT_OUT_STARTS):
             continue
         if sysroot.is_directory(path):
             yield from _files(sysroot, path, by)
         else:
-            yield Wish(path, by)
+            # Some modules have an x bit and a first line of their authors' machines.
+            yield Wish(path, by, is_program=name.endswith(".so"))
 
 
 RULE = Rule(

@@ -37,11 +37,13 @@ class Wish:
     """A host path, by itself or with all below it. What the host lacks is skipped.
 
     by: the path that asks for it. is_needed: its absence is worth a warning.
+    is_program: its own libraries and interpreter come too.
     """
 
     path: str
     by: str
     is_needed: bool = False
+    is_program: bool = True
 
 
 @dataclass(frozen=True, slots=True)
