@@ -60,18 +60,21 @@ class Output:
         return sys.stdout.isatty() and not self.json
 
     @contextlib.contextmanager
-    def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar on stderr while something long runs, where stderr is a terminal; yields how to advance it."""
+    def progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar on stderr while something long runs, where that is a terminal.
+
+        Yields what to call with how many more are done, and of how many in all.
+        """
         if self.json or self.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-            yield lambda _: None
+            yield lambda _more, _total: None
             return
         from rich.console import Console
         from rich.progress import Progress
 
         console = Console(stderr=True, no_color=not self.color)
         with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda done: bar.advance(task, done)
+            task = bar.add_task(title, total=None)
+            yield lambda more, total: bar.update(task, advance=more, total=total)
 
 
 def failure(error: VirtError, command: str, *, as_json: bool) -> int:

@@ -8,7 +8,7 @@ from virttools.cli.output import Output
 from virttools.domains import scrubbing
 from virttools.errors import SecretFound, UsageError
 from virttools.manifest import names
-from virttools.tree.scrub import OPERATIONS
+from virttools.tree.operations import OPERATIONS
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +57,7 @@ def scrub(
 
 
 def _list(output: Output) -> None:
-    rows = [(("*" if one.default else " "), one.name, one.description) for one in OPERATIONS]
+    rows = [(("*" if one.default else " "), one.name, one.summary) for one in OPERATIONS]
     if output.json:
         data = [
             {"name": name, "default": star == "*", "description": told} for star, name, told in rows

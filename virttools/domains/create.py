@@ -14,16 +14,16 @@ from virttools.manifest.load import Loaded
 from virttools.manifest.model import DevLog, Manifest
 from virttools.tree import apply, publish
 from virttools.tree.actions import Plan
+from virttools.tree.findings import Finding
 from virttools.tree.plan import Blueprint, prepare
 from virttools.tree.record import Record
 from virttools.tree.root import Root, open_root
-from virttools.tree.scrub import Finding
 
 _BATCH = 32
 """Domains built before one syncfs and their renames: bounds open descriptors, and what a crash throws away."""
 
 Advance = Callable[[int, int], None]
-"""Told (done, total) in actions while something long runs."""
+"""Told, while something long runs, how many more actions are done, and of how many in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def create(
     wishes: Sequence[Wish],
     options: Options,
     *,
-    advance: Advance = lambda _done, _total: None,
+    advance: Advance = lambda _more, _total: None,
 ) -> tuple[Created, ...]:
     """Create every domain wished for, each whole or not at all.
 
@@ -148,8 +148,8 @@ def _create_all(
     total = sum(len(job.blueprint.common) for job in jobs)
     cores = len(os.sched_getaffinity(0))
     if len(jobs) < 2 * cores:
-        return _create_batch(root, jobs, around, lambda done: advance(done, total))
-    created = list(_create_batch(root, jobs[:1], around, lambda done: advance(done, total)))
+        return _create_batch(root, jobs, around, lambda more: advance(more, total))
+    created = list(_create_batch(root, jobs[:1], around, lambda more: advance(more, total)))
     for batch in _in_workers(root, jobs[1:], around, cores):
         created += batch
         advance(sum(one.entries for one in batch), total)

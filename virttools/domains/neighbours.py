@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from virttools.errors import DomainExists, UnknownDomain
+from virttools.tree.findings import Context
 from virttools.tree.root import Root, open_root
-from virttools.tree.scrub import Context
 
 
 class Named(Protocol):
@@ -22,18 +22,21 @@ class Neighbours:
     """Every domain known, with its addresses; tells each one who the others are."""
 
     def __init__(self, addresses: dict[str, tuple[str, ...]]) -> None:
-        self._addresses = addresses
+        self._own = addresses
+        self._names = tuple(addresses)
+        self._addresses = tuple(one for its in addresses.values() for one in its)
         fqdn = socket.gethostname()
-        # A host called like one of its domains is no secret from that domain, nor is a bare word.
+        # A bare word is nobody's secret.
         self._host_names = (fqdn,) if "." in fqdn else ()
 
     def context(self, domain: str, kept_hashes: frozenset[str]) -> Context:
-        others = [name for name in self._addresses if name != domain]
+        """All domains get the same tuples: what belongs to itself never counts as another's."""
         return Context(
             domain=domain,
-            other_names=tuple(others),
-            other_addresses=tuple(address for name in others for address in self._addresses[name]),
-            host_names=tuple(name for name in self._host_names if name != domain),
+            other_names=self._names,
+            other_addresses=self._addresses,
+            own_addresses=self._own.get(domain, ()),
+            host_names=self._host_names,
             kept_hashes=kept_hashes,
         )
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from virttools.errors import UnknownDomain
 from virttools.tree import remove as trees
-from virttools.tree.root import Root, open_root
+from virttools.tree.root import open_root
 
 
 def remove(root_path: str, names: Sequence[str]) -> None:
@@ -14,15 +13,6 @@ def remove(root_path: str, names: Sequence[str]) -> None:
     """
     with open_root(root_path) as root:
         for name in names:
-            _refuse_unknown(root, name)
+            root.require(name, "remove")
         for name in names:
-            with root.lock(name):
-                trees.remove(root, name)
-
-
-def _refuse_unknown(root: Root, name: str) -> None:
-    if not root.has(name):
-        raise UnknownDomain(
-            f"cannot remove {name}: there is no such domain below {root.path}",
-            hint="`virt list` names those that are there",
-        )
+            trees.remove(root, name)

@@ -8,12 +8,13 @@ from virttools.domains.neighbours import Neighbours
 from virttools.errors import Problem, SecretFound
 from virttools.manifest.load import reload
 from virttools.manifest.model import Manifest
-from virttools.tree import describe, scrub as scrubber, secrets
+from virttools.tree import describe, secrets
+from virttools.tree import scrub as scrubber
 from virttools.tree.actions import Plan
 from virttools.tree.apply import Built
+from virttools.tree.findings import Context, Finding
 from virttools.tree.record import Entry
 from virttools.tree.root import open_root
-from virttools.tree.scrub import Context, Finding
 from virttools.tree.view import PlanView, TreeView
 
 Findings = tuple[Finding, ...]

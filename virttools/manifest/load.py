@@ -33,6 +33,7 @@ def load(
     addresses: Sequence[str],
     site: str = SITE,
     defaults: Sequence[str] = DEFAULT_PROFILES,
+    link: str | None = None,
 ) -> Loaded:
     """The manifest of a domain (DESIGN 4): of `manifest_file`, else the site's own for the domain.
 
@@ -43,7 +44,7 @@ def load(
     main = _main(names.domain(domain), manifest_file, site)
     if main is None and not profiles:
         main = Layer(DEFAULT, _options(defaults, ()))
-    options = Layer(COMMAND_LINE, _options(profiles, addresses))
+    options = Layer(COMMAND_LINE, _options(profiles, addresses, link))
     ends = [layer for layer in (main, options) if layer is not None and layer.text]
     gathering = _Gathering(f"{site}/profiles")
     read_ends = [gathering.understood(layer) for layer in ends]
@@ -70,10 +71,11 @@ def _main(domain: str, manifest_file: str | None, site: str) -> Layer | None:
     return read(own) if os.path.lexists(own) else None
 
 
-def _options(profiles: Sequence[str], addresses: Sequence[str]) -> str:
+def _options(profiles: Sequence[str], addresses: Sequence[str], link: str | None = None) -> str:
     """What options ask for, as a manifest says it, so that a record can be read again."""
     lists = {PROFILES: list(dict.fromkeys(profiles)), "addresses": list(addresses)}
-    return "".join(
+    scalar = "" if link is None else f"link = {_toml(link)}\n"
+    return scalar + "".join(
         f"{key} = [{', '.join(_toml(word) for word in words)}]\n"
         for key, words in lists.items()
         if words

@@ -128,7 +128,7 @@ class _Drawing:
         self._draw_directories()
         self._draw_devices()
         self._draw_skeleton()
-        for entry in self.facts.entries:
+        for entry in (*self.facts.entries, *skeleton.copies(self.accounts, self.facts)):
             if entry.kind is Kind.FILE:
                 self._draw_file(entry)
         self._draw_parents()
@@ -170,10 +170,14 @@ class _Drawing:
             (str(entry.path), entry.target or "", _DRAWN, entry.why, entry.package)
             for entry in drawn
         ]
-        wanted += [
-            (str(link.path), link.target, _DECLARED, Why("symlinks", None, link.origin), None)
-            for link in self.manifest.symlinks
-        ]
+        for links, rule, rank in (
+            (skeleton.links(self.manifest, self.facts), "etc.skeleton", _SKELETON),
+            (self.manifest.symlinks, "symlinks", _DECLARED),
+        ):
+            wanted += [
+                (str(link.path), link.target, rank, Why(rule, None, link.origin), None)
+                for link in links
+            ]
         # Parents first: a link's own folder may be a link (merged /usr).
         for path, target, rank, why, package in sorted(
             wanted, key=lambda want: (want[0].count("/"), want[2])
