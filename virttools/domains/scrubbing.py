@@ -13,6 +13,7 @@ from virttools.tree import scrub as scrubber
 from virttools.tree.actions import Plan
 from virttools.tree.apply import Built
 from virttools.tree.findings import Context, Finding
+from virttools.tree.inspection import Cache
 from virttools.tree.record import Entry
 from virttools.tree.root import open_root
 from virttools.tree.view import PlanView, TreeView
@@ -28,7 +29,7 @@ class Report:
     refused: Findings
 
 
-_seen: dict[object, object] = {}
+_seen: Cache = {}
 """What the scan learnt of files that many trees share; lives as long as the process."""
 
 
