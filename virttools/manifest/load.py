@@ -44,8 +44,9 @@ def load(
     main = _main(names.domain(domain), manifest_file, site)
     if main is None and not profiles:
         main = Layer(DEFAULT, _options(defaults, ()))
-    options = Layer(COMMAND_LINE, _options(profiles, addresses, link))
-    ends = [layer for layer in (main, options) if layer is not None and layer.text]
+    ends = [] if main is None else [main]
+    if profiles or addresses or link:
+        ends.append(Layer(COMMAND_LINE, _options(profiles, addresses, link)))
     gathering = _Gathering(f"{site}/profiles")
     read_ends = [gathering.understood(layer) for layer in ends]
     for parsed in read_ends:
