@@ -165,25 +165,23 @@ class _Numbering:
 
     def _claim_declared(self) -> None:
         for user in self._users.values():
-            if user.uid is not None:
-                self._check(user.uid, f"uid of {user.name}", user.name, user.origin)
+            if user.uid is not None and self._is_usable(user.uid, "uid", user):
                 self._claim(self._uids, user.uid, "uid", user)
         for group in self._groups.values():
-            if group.gid is not None:
-                self._check(group.gid, f"gid of {group.name}", group.name, group.origin)
+            if group.gid is not None and self._is_usable(group.gid, "gid", group):
                 self._claim(self._gids, group.gid, "gid", group)
 
-    def _check(self, number: int, what: str, name: str, origin: Origin) -> None:
-        if (name == "root") != (number == 0):
-            self._complain(origin, f"cannot use {number} as {what}: 0 is root, and root is 0")
-        if self._base and number >= SPAN:
-            self._complain(
-                origin,
-                f"cannot use {number} as {what}: with uid_base ids must be below {SPAN}, "
-                "or they reach into the next domain's",
-            )
-        if not 0 <= number + self._base <= _LAST_ID:
-            self._complain(origin, f"cannot use {number} as {what}: the kernel has no such id")
+    def _is_usable(self, number: int, what: str, one: User | Group) -> bool:
+        if (one.name == "root") != (number == 0):
+            cause = "0 is root, and root is 0"
+        elif self._base and number >= SPAN:
+            cause = f"with uid_base ids must be below {SPAN}, or they reach into the next domain's"
+        elif not 0 <= number + self._base <= _LAST_ID:
+            cause = "the kernel has no such id"
+        else:
+            return True
+        self._complain(one.origin, f"cannot use {number} as {what} of {one.name!r}: {cause}")
+        return False
 
     def _claim(self, taken: dict[int, str], number: int, what: str, one: User | Group) -> None:
         holder = taken.setdefault(number, one.name)

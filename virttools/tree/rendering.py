@@ -17,13 +17,13 @@ _MARKS = re.compile(r"\{[{%#]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def compiled(name: str, text: str) -> Render:
+def compiled(name: str, text: str, words: tuple[str, ...]) -> Render:
     """The template as a function; kept, so that the next domain has it for nothing.
 
-    name: for messages. Raises ManifestError, here or when called, with the template's line.
+    name: for messages. words: what a context can have, to tell what was meant. Raises ManifestError, here or when called, with the template's line.
     """
     plain = not _MARKS.search(text)
-    return _constant(text) if plain else _template(name, text)
+    return _constant(text) if plain else _template(name, text, words)
 
 
 def _constant(text: str) -> Render:
@@ -32,7 +32,7 @@ def _constant(text: str) -> Render:
 
 
 @lru_cache(maxsize=512)
-def _template(name: str, text: str) -> Render:
+def _template(name: str, text: str, words: tuple[str, ...]) -> Render:
     import jinja2
 
     try:
@@ -46,7 +46,7 @@ def _template(name: str, text: str) -> Render:
             return text.encode()
         except Exception as error:  # a template can raise whatever an expression can
             line = _line(error, template.filename)
-            raise _unusable(name, line, _cause(error, context)) from error
+            raise _unusable(name, line, _cause(error, words)) from error
 
     return render
 
@@ -84,9 +84,9 @@ def word(value: object) -> str:
     return text
 
 
-def _cause(error: Exception, context: Mapping[str, object]) -> str:
+def _cause(error: Exception, words: tuple[str, ...]) -> str:
     unknown = re.fullmatch(r"'(\w+)' is undefined", str(error))
-    hint = nearest(unknown[1], list(context)) if unknown else ""
+    hint = nearest(unknown[1], words) if unknown else ""
     return f"{error}, {hint}" if hint else str(error) or type(error).__name__
 
 

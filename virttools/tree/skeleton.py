@@ -4,7 +4,7 @@ Pure: the templates come in by `facts.templates`. templates/README.md lists what
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import is_
@@ -29,8 +29,10 @@ _FROM_HOST: Final = frozenset({"localtime"})
 
 _KNOWN_SHELLS: Final = ("sh", "bash", "dash", "rbash", "zsh", "ksh", "mksh", "tcsh", "csh", "fish")
 _BIN: Final = ("/bin", "/usr/bin")
-_OF_THE_DOMAIN: Final = re.compile(r"\b(?:domain|hostname|fqdn|addresses)\b")
-"""The words of the context that differ between domains of one manifest (compare `_own`)."""
+_OWN_WORDS: Final = ("domain", "hostname", "fqdn", "addresses")
+"""The words of the context that differ between domains of one manifest."""
+
+_OF_THE_DOMAIN: Final = re.compile(rf"\b(?:{'|'.join(_OWN_WORDS)})\b")
 
 _DOMAIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
 
@@ -141,12 +143,8 @@ def _own(domain: str, manifest: Manifest) -> dict[str, object]:
         fqdn = asked
     else:
         fqdn = f"{asked}.{domain}"
-    return {
-        "domain": domain,
-        "hostname": fqdn.partition(".")[0],
-        "fqdn": fqdn,
-        "addresses": manifest.addresses,
-    }
+    values = (domain, fqdn.partition(".")[0], fqdn, manifest.addresses)
+    return dict(zip(_OWN_WORDS, values, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +194,20 @@ def _common(shared: _Shared) -> _Common:
             problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise ManifestError(
-            f"cannot render {len(problems)} of the templates", problems=tuple(problems)
+            f"cannot write the files of a tree: {_count(problems)}", problems=tuple(problems)
         )
     return _Common(tuple(found[path] for path in sorted(found)))
+
+
+def _count(problems: Sequence[Problem]) -> str:
+    return "1 template is wrong" if len(problems) == 1 else f"{len(problems)} templates are wrong"
 
 
 def _prepared(
     file: SkeletonFile, texts: Mapping[str, str], context: Mapping[str, object]
 ) -> tuple[SkeletonFile, Render | None]:
     text = texts[file.source]
-    render = compiled(file.source, text)
+    render = compiled(file.source, text, (*_OWN_WORDS, *context))
     if _OF_THE_DOMAIN.search(text):
         return file, lambda own: render({**context, **own})
     return replace(file, content=render(context)), None
