@@ -20,7 +20,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 def compiled(name: str, text: str, words: tuple[str, ...]) -> Render:
     """The template as a function; kept, so that the next domain has it for nothing.
 
-    name: for messages. words: what a context can have, to tell what was meant. Raises ManifestError, here or when called, with the template's line.
+    name: for messages. words: what a context can have, to tell what was meant.
+    Raises ManifestError, here or when called, with the template's line.
     """
     plain = not _MARKS.search(text)
     return _constant(text) if plain else _template(name, text, words)
