@@ -1,0 +1,112 @@
+"""The house of DESIGN 10: each module is of one kind, and imports only from below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "virttools"
+
+KINDS = ("ground", "value", "reader", "doer", "composer", "top")
+ALLOWED = {
+    "ground": {"ground"},
+    "value": {"ground", "value"},
+    "reader": {"ground", "value", "reader"},
+    "doer": {"ground", "value", "reader", "doer"},
+    "composer": {"ground", "value", "reader", "doer", "composer"},
+    "top": set(KINDS),
+}
+
+MODULES = {
+    "ground": "errors linux tree.beneath",
+    "value": """
+        manifest.forms manifest.keys manifest.merge manifest.model manifest.names manifest.parse
+        manifest.positions manifest.schema
+        host.facts host.scripts
+        tree.accounts tree.actions tree.failures tree.findings tree.globs tree.neighbours tree.operations
+        tree.paths tree.plan tree.record tree.rendering tree.rulebook tree.shapes tree.skeleton
+        enter.accounts enter.environment enter.options
+        serve.routes
+    """,
+    "reader": """
+        settings
+        manifest.load manifest.profiles
+        host.accounts host.binaries host.bundles host.bundles.certificates host.bundles.glibc
+        host.bundles.pam host.bundles.perl host.bundles.python host.bundles.rule host.bundles.terminfo host.bundles.vim
+        host.closure host.elf host.gather host.ldso host.packages host.program host.search
+        host.surroundings host.survey host.sysroot host.templates
+        tree.describe tree.inspection tree.lookers tree.processes tree.reach tree.secrets
+        tree.users tree.view
+        enter.inside enter.program
+    """,
+    "doer": """
+        tree.apply tree.content tree.delete tree.ground tree.locks tree.mend tree.publish
+        tree.remove tree.root tree.scrub tree.spread tree.staging tree.steps tree.store
+        enter.execute
+        serve.wrapper
+    """,
+    "composer": "domains",
+    "top": "cli dispatch __main__",
+}
+KIND = {name: kind for kind, names in MODULES.items() for name in names.split()}
+SUBPROCESS = "host.program"
+
+
+def modules() -> list[str]:
+    """Every module of the package, by its name inside it; packages by their own."""
+    found = [path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py")]
+    names = [".".join(path.parts).removesuffix(".__init__") for path in found]
+    return sorted(name for name in names if name != "__init__")
+
+
+def kind(name: str) -> str | None:
+    """The kind of a module: its own, or that of the folder all of whose modules are of one."""
+    if name in KIND:
+        return KIND[name]
+    folder = name.partition(".")[0]
+    return KIND.get(folder) if folder in ("domains", "cli") else None
+
+
+def imports(name: str) -> set[str]:
+    """What a module imports anywhere in it, in function bodies too, by full name."""
+    path = PACKAGE.joinpath(*name.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            module = node.module or ""
+            for alias in node.names:
+                inner = f"{module}.{alias.name}"
+                is_module = inner.removeprefix("virttools.") in modules()
+                found.add(inner if is_module else module)
+    return found
+
+
+def test_every_module_has_a_kind() -> None:
+    """A new module says where it stands, in the table above; a gone one leaves it."""
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert {name for name in modules() if kind(name) is None} - packages == set()
+    assert set(KIND) - set(modules()) == set()
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_run_downwards(name: str) -> None:
+    """Values know values, readers those too, doers those too; domains composes, cli and dispatch are on top."""
+    ours = {
+        module.removeprefix("virttools.")
+        for module in imports(name)
+        if module.startswith("virttools.")
+    }
+    upwards = {module for module in ours if kind(module) not in ALLOWED[kind(name) or "ground"]}
+    assert upwards == set()
+
+
+@pytest.mark.parametrize("name", modules())
+def test_programs_are_started_in_one_place(name: str) -> None:
+    """Only host/program.py knows subprocess, and only linux.py knows ctypes."""
+    found = imports(name)
+    assert ("subprocess" in found) == (name == SUBPROCESS)
+    assert ("ctypes" in found) <= (name == "linux")
