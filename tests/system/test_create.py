@@ -87,9 +87,9 @@ def test_two_builds_give_equal_records(virt: Virt) -> None:
         (("create",), 2, "none is named"),
         (("create", "domain1.com", "--link", "soft"), 65, "soft"),
         (("creat", "domain1.com"), 2, "cannot understand"),
-        (("show", "nowhere.com"), 68, "nowhere.com"),
-        (("remove", "--yes", "nowhere.com"), 68, "nowhere.com"),
-        (("why", "nowhere.com", "/bin/sh"), 68, "nowhere.com"),
+        (("show", "nowhere.com"), 68, "there are no domains yet"),
+        (("remove", "--yes", "nowhere.com"), 68, "there are no domains yet"),
+        (("why", "nowhere.com", "/bin/sh"), 68, "there are no domains yet"),
     ],
 )
 def test_bad_input_gets_a_sentence_a_status_and_makes_nothing(
@@ -101,6 +101,16 @@ def test_bad_input_gets_a_sentence_a_status_and_makes_nothing(
     assert done.err.startswith("virt: ")
     assert told in done.err
     assert [name for name in os.listdir(virt.root) if name != ".virt"] == []
+
+
+@pytest.mark.parametrize("words", [("show",), ("remove", "--yes"), ("scrub",)])
+def test_an_unknown_domain_is_answered_by_the_one_that_may_be_meant(
+    virt: Virt, small: str, words: tuple[str, ...]
+) -> None:
+    """68, and a hint."""
+    virt.good("create", "domain1.com", "-m", small)
+    done = virt(*words, "domian1.com")
+    assert (done.status, "hint: did you mean domain1.com?" in done.err) == (68, True), done.err
 
 
 def test_every_problem_of_a_manifest_is_told_at_once_with_its_line(

@@ -63,7 +63,7 @@ def show(
         ("path", found.path),
         ("addresses", ", ".join(found.addresses) or "-"),
         ("profiles", ", ".join(found.profiles) or "-"),
-        ("manifest", " < ".join(found.layers)),
+        ("manifest", ", ".join(found.layers)),
         ("entries", kinds),
         ("size", f"{size(found.size)}, of which {size(found.shared)} shared through the store"),
         ("packages", f"from {len(found.packages)} packages of the host"),

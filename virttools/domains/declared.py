@@ -108,7 +108,7 @@ def _text(value: Any) -> str:  # noqa: ANN401  any field
         pairs = [
             f"{field.name} = {_octal(field.name, getattr(value, field.name))}"
             for field in fields(value)
-            if field.name != "origin" and getattr(value, field.name) not in (None, ())
+            if field.name != "origin" and getattr(value, field.name) not in (None, (), False)
         ]
         return "{ " + ", ".join(pairs) + " }"
     if isinstance(value, tuple):
