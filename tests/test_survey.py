@@ -70,11 +70,11 @@ def files_only(*files: File) -> Manifest:
 
 
 def described(facts: Facts) -> dict[str, str]:
-    """What is where, less the time zone and parent folders that every survey adds."""
+    """What is where, less the time zone, parent folders and old names that every survey adds."""
     return {
         str(entry.path): entry.kind.value + (f" -> {entry.target}" if entry.target else "")
         for entry in facts.entries
-        if entry.why.rule not in ("etc.timezone", "parent folder")
+        if entry.why.rule not in ("etc.timezone", "parent folder", "merged /usr")
     }
 
 
@@ -288,6 +288,13 @@ def test_parents_have_the_hosts_modes(host: Path) -> None:
     facts = surveyed(host, files_only(file("/etc/private/key")))
     found = entry(facts, "/etc/private")
     assert (found.kind, found.mode, found.why.rule) == (Kind.DIRECTORY, 0o700, "parent folder")
+
+
+def test_the_old_names_of_merged_folders_stay_names(host: Path) -> None:
+    """Where a tree has /usr/bin it has /bin, as programs call /bin/sh; and none that lead nowhere."""
+    facts = surveyed(host, Manifest(binaries=binaries("sh")))
+    links = {str(each.path) for each in facts.entries if each.why.rule == "merged /usr"}
+    assert links == {"/bin"}
 
 
 def test_zone_servers_and_names_are_the_hosts(host: Path) -> None:

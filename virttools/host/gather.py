@@ -6,18 +6,22 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from functools import reduce
+from functools import cached_property, reduce
 
 from virttools.errors import HostLacks, Problem
 from virttools.host.bundles import RULES, Program
 from virttools.host.closure import Closure
 from virttools.host.facts import Kind
+from virttools.host.ldso import CACHE, Cache
 from virttools.host.scripts import interpreter
 from virttools.host.sysroot import ABSENT, Sysroot, Walk
 from virttools.manifest.model import Origin
 
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where programs are looked for by name."""
+
+
+_MERGED = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 
 
 class Absence(Enum):
@@ -82,7 +86,10 @@ class Want:
 
 @dataclass(slots=True)
 class Found:
-    """One path of the tree, as gathered: `source` is the canonical host path."""
+    """One path of the tree, as gathered: `source` is the canonical host path.
+
+    target: of a link that the host lacks and the tree needs.
+    """
 
     path: str
     kind: Kind
@@ -90,6 +97,7 @@ class Found:
     stat: os.stat_result
     reason: Reason
     explicit: bool
+    target: str | None = None
     overrides: list[tuple[bool, Override]] = field(default_factory=list)
 
     @property
@@ -124,6 +132,7 @@ class Gathering:
         while self._queue:
             self._take(self._queue.popleft())
         self._add_parents()
+        self._add_merged()
 
     def fail(self, origin: Origin, message: str) -> None:
         problem = Problem(origin.file, origin.line, message)
@@ -306,6 +315,7 @@ class Gathering:
         for library in (*closure.libraries, *closure.extras):
             reason = Reason(library.rule, self._sysroot.walk(library.by).path, want.reason.origin)
             self._want_drawn(library.path, reason, is_inspected=False)
+        self._add_bridges(want, closure)
         for missing in closure.missing:
             if missing.required:
                 message = f"{missing.by} needs {missing.name}, and the host has no such library"
@@ -315,6 +325,35 @@ class Gathering:
             self.warn(warning)
         libraries = tuple((library.name, library.path) for library in closure.libraries)
         self._draw(want, Program(path, called, libraries))
+
+    def _add_bridges(self, want: Want, closure: Closure) -> None:
+        """Links for libraries that only ld.so.cache leads to: a tree has no cache."""
+        libc = next((lib.path for lib in closure.libraries if lib.name == "libc.so.6"), None)
+        if libc is None:
+            return
+        folder = self._sysroot.walk(libc).path.rpartition("/")[0]
+        built_in = (folder, folder.rpartition("/")[0], f"{folder}/glibc-hwcaps")
+        for library in closure.libraries:
+            walk = self._sysroot.walk(library.path.rpartition("/")[0])
+            link = f"{folder}/{library.name}"
+            if walk.path.startswith(built_in[2]) or walk.path in built_in or walk.stat is None:
+                continue
+            cached = any(line.path == library.path for line in self._cache.find(library.name))
+            if cached and link not in self.found and self._sysroot.lstat(link) is None:
+                by = self._sysroot.walk(library.by).path
+                self.found[link] = Found(
+                    link,
+                    Kind.SYMLINK,
+                    link,
+                    walk.stat,
+                    Reason("ld.so.cache", by, want.reason.origin),
+                    explicit=False,
+                    target=library.path,
+                )
+
+    @cached_property
+    def _cache(self) -> Cache:
+        return Cache(self._sysroot.read(CACHE) or b"")
 
     def _inspect_script(self, want: Want, path: str, called: tuple[str, ...], head: bytes) -> None:
         script = interpreter(head)
@@ -382,6 +421,17 @@ class Gathering:
                     self.found[path] = Found(
                         path, Kind.DIRECTORY, path, status, reason, explicit=False
                     )
+
+    def _add_merged(self) -> None:
+        """Of merged /usr the old names too: /bin/sh is what system(3) starts."""
+        for old in _MERGED:
+            walk = self._sysroot.walk(old)
+            known = self.found.get(walk.path)
+            status = self._sysroot.lstat(old)
+            if status is not None and walk.chain and known is not None:
+                reason = Reason("merged /usr", walk.path, known.reason.origin)
+                link = Found(old, Kind.SYMLINK, old, status, reason, explicit=False)
+                self.found.setdefault(old, link)
 
 
 def _kind(status: os.stat_result) -> Kind:

@@ -48,6 +48,7 @@ class _Survey:
         self._packages = Packages(self._sysroot)
         closures = closure.Resolver(root).closure if resolver == "own" else closure.ldd
         self._gathering = Gathering(self._sysroot, closures)
+        self._whys: dict[Reason, Why] = {}
         self._zone = surroundings.timezone(self._sysroot)
 
     def facts(self) -> Facts:
@@ -230,7 +231,7 @@ class _Survey:
             uid=status.st_uid,
             gid=status.st_gid,
             size=status.st_size if is_file else 0,
-            target=self._sysroot.target(found.source) if found.kind is Kind.SYMLINK else None,
+            target=self._link_text(found),
             mtime_ns=status.st_mtime_ns,
             ctime_ns=status.st_ctime_ns,
             device=status.st_dev,
@@ -245,7 +246,18 @@ class _Survey:
             why=self._why(found.reason),
         )
 
+    def _link_text(self, found: Found) -> str | None:
+        if found.kind is not Kind.SYMLINK:
+            return None
+        return found.target or self._sysroot.target(found.source)
+
     def _why(self, reason: Reason) -> Why:
+        known = self._whys.get(reason)
+        if known is None:
+            known = self._whys[reason] = self._new_why(reason)
+        return known
+
+    def _new_why(self, reason: Reason) -> Why:
         by = reason.by
         if by is not None and by not in self._gathering.found:
             by = self._gathering.renamed.get(by, by)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from virttools.host.bundles.rule import Program, Rule, Wish, folder, links
 from virttools.host.sysroot import Sysroot
@@ -53,6 +54,7 @@ class Line:
         return self.control in ("@include", "include", "substack")
 
 
+@lru_cache(maxsize=64)
 def parse(text: str) -> tuple[Line, ...]:
     """The lines of a pam.d file as pam.d(5) has them, less those that are malformed."""
     lines = text.replace("\\\n", " ").splitlines()
