@@ -102,6 +102,27 @@ def test_profiles_of_options_are_added_below_the_manifest(tmp_path: Path, write:
     assert found.layers[-1].text == 'profiles = ["t-ftp"]\naddresses = ["2001:DB8::1"]\n'
 
 
+def test_a_link_mode_of_the_options_overrides_all(tmp_path: Path, write: Write) -> None:
+    """--link goes before every file, and is checked as a file's word is."""
+    file = write("m.toml", 'link = "copy"\n')
+    hard = load(
+        "a.example", manifest_file=file, profiles=(), addresses=(), site=str(tmp_path), link="hard"
+    )
+    assert hard.manifest.link == "hard"
+    with pytest.raises(ManifestError) as caught:
+        load(
+            "a.example",
+            manifest_file=file,
+            profiles=(),
+            addresses=(),
+            site=str(tmp_path),
+            link="hrad",
+        )
+    assert [str(problem) for problem in caught.value.problems] == [
+        'command line: link is "hrad", allowed: auto, reflink, hard, copy, did you mean "hard"?'
+    ]
+
+
 def test_a_record_is_read_again_without_any_file(tmp_path: Path, write: Write) -> None:
     """The layers alone give the equal manifest, also when all files are gone."""
     write("profiles/base.toml", 'binaries = ["sh"]\n[[users]]\nname = "bob"\n')

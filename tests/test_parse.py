@@ -384,6 +384,7 @@ def test_other_names_of_accounts_are_refused(name: str) -> None:
             "home.mode = 0755",
             "1: expected newline or end of document after a statement (column 14), did you mean 0o755?",
         ),
+        ("\n" + "a." * 101 + "a = 1", "2: a key has more than 100 parts (column 1)"),
         ("a = " + "[" * 100_000, " values are nested too deeply"),
         ("a = " + "1" * 5_000, " a number has too many digits"),
     ],

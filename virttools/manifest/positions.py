@@ -17,6 +17,7 @@ _STRINGS = {
     '"': re.compile(r'"(?:[^"\\\n]|\\.)*"'),
     "'": re.compile(r"'[^'\n]*'"),
 }
+_DEEPEST = 100  # every part of a key has a path of its own, so memory grows by the square
 _PLAIN = re.compile(r"[^,\]}#\n]*")
 
 
@@ -33,6 +34,7 @@ def lines(text: str) -> dict[Path, int]:
 
     A path is what leads to the value in tomllib's result: ("users", 0, "name"). A table has
     the line that first names it, an item of a list the line it begins on.
+    Raises ValueError for a key of more than 100 parts.
     """
     return {path: place.line for path, place in scan(text).items()}
 
@@ -112,6 +114,9 @@ class _Scanner:
             self._skip(_SPACE)
             if not self._text.startswith(".", self._at):
                 return parts
+            if len(parts) == _DEEPEST:
+                where = f"(at line {self._line()}, column 1)"
+                raise ValueError(f"a key has more than {_DEEPEST} parts {where}")
             self._at += 1
 
     def _part(self) -> str:
