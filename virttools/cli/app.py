@@ -71,17 +71,23 @@ def main(argv: list[str]) -> int:
         # typer's own errors (its click is vendored and private) say so by this method.
         if not hasattr(error, "format_message"):
             raise
-        return failure(_usage(error.format_message(), argv), _command(argv), as_json=as_json)
+        told = error.format_message()
+        if told.startswith("Usage: "):  # a command that cannot stand alone shows its help
+            print(told, file=sys.stderr)
+            return UsageError.exit_code
+        return failure(_usage(told, argv), _command(argv), as_json=as_json)
     sys.stdout.flush()
     return status if isinstance(status, int) else 0
 
 
-def _usage(message: str, argv: list[str]) -> UsageError:
-    command = _command(argv)
-    told = message[:1].lower() + message[1:].rstrip(".")
+def _usage(told: str, argv: list[str]) -> UsageError:
+    cause, _, guess = told.partition(" Did you mean ")
+    is_unknown = cause.startswith("No such command")
+    command = "" if is_unknown else _command(argv)
+    manual = f"virt {command} --help" if command else "virt --help"
     return UsageError(
-        f"cannot understand the command line: {told}",
-        hint=f"virt {command} --help" if command else "virt --help",
+        f"cannot understand the command line: {cause[:1].lower()}{cause[1:].rstrip('.')}",
+        hint=f"did you mean {guess}" if guess else manual,
     )
 
 

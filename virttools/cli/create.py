@@ -16,7 +16,10 @@ from virttools.tree.actions import document
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog="Example: virt create domain1.com --ip 192.0.2.1 -p login")(create)
+    app.command(
+        short_help="Build domains.",
+        epilog="Example: virt create domain1.com --ip 192.0.2.1 -p login",
+    )(create)
 
 
 def create(

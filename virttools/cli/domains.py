@@ -16,10 +16,18 @@ from virttools.tree.root import open_root
 
 
 def register(app: typer.Typer) -> None:
-    app.command("list", epilog="Example: virt list | cut -f1")(list_)
-    app.command(epilog="Example: virt show domain1.com")(show)
-    app.command(epilog="Example: virt why domain1.com /bin/bash")(why)
-    app.command(epilog="Example: virt remove --yes domain1.com")(remove)
+    app.command("list", short_help="List the domains.", epilog="Example: virt list | cut -f1")(
+        list_
+    )
+    app.command(short_help="Show what is in a domain.", epilog="Example: virt show domain1.com")(
+        show
+    )
+    app.command(
+        short_help="Say where a path came from.", epilog="Example: virt why domain1.com /bin/bash"
+    )(why)
+    app.command(short_help="Remove domains.", epilog="Example: virt remove --yes domain1.com")(
+        remove
+    )
 
 
 def list_(ctx: typer.Context) -> None:

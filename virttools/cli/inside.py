@@ -10,8 +10,12 @@ _AS_IT_IS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_opt
 
 
 def register(app: typer.Typer) -> None:
-    app.command("exec", context_settings=_AS_IT_IS)(exec_)
-    app.command(context_settings=_AS_IT_IS)(virtuald)
+    app.command("exec", short_help="Run a command inside a domain.", context_settings=_AS_IT_IS)(
+        exec_
+    )
+    app.command(short_help="Answer a connection from its tree.", context_settings=_AS_IT_IS)(
+        virtuald
+    )
 
 
 def exec_(

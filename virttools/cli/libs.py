@@ -11,7 +11,10 @@ from virttools.host.closure import Closure
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog="Example: virt libs /usr/bin/passwd /usr/bin/vi")(libs)
+    app.command(
+        short_help="Print the libraries of programs, like ldd.",
+        epilog="Example: virt libs /usr/bin/passwd /usr/bin/vi",
+    )(libs)
 
 
 def libs(

@@ -12,7 +12,10 @@ from virttools.tree.operations import OPERATIONS
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog="Example: virt scrub domain1.com --operations default,-logfiles -n")(scrub)
+    app.command(
+        short_help="Remove secrets from a domain.",
+        epilog="Example: virt scrub domain1.com --operations default,-logfiles -n",
+    )(scrub)
 
 
 def scrub(
