@@ -28,7 +28,8 @@ class _Value:
         return hash(self._parts())
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}{self._parts()!r}"
+        parts = zip(type(self).__slots__, self._parts(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{name}={part!r}' for name, part in parts)})"
 
 
 class Library(_Value):
