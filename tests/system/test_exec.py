@@ -283,15 +283,16 @@ def test_a_missing_root_and_an_empty_one_are_told_apart(tmp_path: Path) -> None:
 
 def test_not_root_is_told_to_become_root(root: Path) -> None:
     """An ordinary user reads what is missing, and gets 125."""
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    # The checkout may lie where only root looks.
+    looking = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
     done = subprocess.run(
-        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", VIRT, "exec", "true"],
+        [*nobody, *looking, VIRT, "exec", "true"],
         env={"VIRT_ROOT": str(root), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=False,
     )
-    if "ermission denied" in done.stderr:
-        pytest.skip("this checkout is not readable for others")
     assert done.returncode == 125
     assert "only root may call chroot(2)" in done.stderr
 
