@@ -106,7 +106,7 @@ def test_the_pam_bundle_is_a_closed_set(tmp_path: Path) -> None:
     plant(
         tmp_path,
         "/etc/pam.d/common-auth",
-        text="auth required pam_listfile.so file=/etc/users motd=/run/x\n"
+        text="auth required pam_listfile.so file=/etc/users motd=/run/x envfile=/e\n"
         "auth optional /opt/pam_own.so\nsession optional pam_systemd.so\n@include su\n",
     )
     wishes = list(pam.RULE.wishes(Sysroot(str(tmp_path)), Program("/bin/su", ("su",), PAM)))

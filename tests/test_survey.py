@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from virttools.errors import HostLacks, Problem
+from virttools.errors import HostLacks, Problem, UsageError
 from virttools.host.facts import Facts, HostEntry, Kind, Why
 from virttools.host.survey import survey
 from virttools.manifest.model import (
@@ -342,6 +342,12 @@ def test_templates_come_as_text_and_missing_ones_are_named(host: Path) -> None:
         "etc.skeleton: cannot read template etc/hosts.j2: none",
         "site.toml:7: cannot read template site/motd.j2: none",
     ]
+
+
+def test_ldd_is_not_asked_about_another_root(host: Path) -> None:
+    """It would answer for this host."""
+    with pytest.raises(UsageError):
+        survey(Manifest(), root=str(host), resolver="ldd", template_text=str)
 
 
 def test_entries_are_sorted_and_stand_in_real_folders(host: Path) -> None:

@@ -74,6 +74,16 @@ def _ldd(path: str) -> list[str]:
     return re.findall(r"(/\S+) \(0x", said.stdout) if said.returncode == 0 else []
 
 
+def test_both_resolvers_bring_the_same_files() -> None:
+    """Ld.so's own word differs in nothing but the reasons."""
+    names = ("bash", "ls", "passwd", "adduser", "perl")
+    paths = [
+        [entry.path for entry in survey(manifest(*names), resolver=by, template_text=str).entries]
+        for by in ("own", "ldd")
+    ]
+    assert paths[0] == paths[1]
+
+
 def test_the_pam_set_is_closed(facts: Facts) -> None:
     """Every include and every module that a pam.d file of the tree names is in the tree."""
     paths = {str(entry.path) for entry in facts.entries}

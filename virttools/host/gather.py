@@ -332,11 +332,12 @@ class Gathering:
         if libc is None:
             return
         folder = self._sysroot.walk(libc).path.rpartition("/")[0]
-        built_in = (folder, folder.rpartition("/")[0], f"{folder}/glibc-hwcaps")
+        variants = f"{folder}/glibc-hwcaps/"
         for library in closure.libraries:
             walk = self._sysroot.walk(library.path.rpartition("/")[0])
             link = f"{folder}/{library.name}"
-            if walk.path.startswith(built_in[2]) or walk.path in built_in or walk.stat is None:
+            is_built_in = walk.path in (folder, folder.rpartition("/")[0])
+            if is_built_in or walk.path.startswith(variants) or walk.stat is None:
                 continue
             cached = any(line.path == library.path for line in self._cache.find(library.name))
             if cached and link not in self.found and self._sysroot.lstat(link) is None:

@@ -30,10 +30,6 @@ class Ownership:
     version: str
     md5: str | None
 
-    @property
-    def release(self) -> tuple[str, str]:
-        return self.package, self.version
-
 
 class Packages:
     """The package database of one host, read once and only where asked."""

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from virttools.errors import HostLacks
+from virttools.errors import HostLacks, UsageError
 from virttools.host import accounts, closure, surroundings
 from virttools.host.facts import Facts, HostEntry, Kind, Why
 from virttools.host.gather import PATH, Absence, Found, Gathering, Override, Reason, Want
@@ -29,8 +29,14 @@ def survey(
     """What the host, or the file system below `root`, has for this manifest.
 
     resolver: "own", or "ldd" for ld.so's own word, which can run code of the files it looks at.
-    Raises HostLacks with every missing program, file, package, library and template at once.
+    Raises HostLacks with every missing program, file, package, library and template at once,
+    UsageError where ld.so is to look at another root than this host's.
     """
+    if resolver == "ldd" and os.path.realpath(root) != "/":
+        raise UsageError(
+            f"cannot ask ld.so about {root}: it knows this host only",
+            hint="leave out --resolver ldd",
+        )
     return _Survey(manifest, root, resolver, template_text).facts()
 
 

@@ -25,7 +25,7 @@ _USED = (
     ("pam_pwhistory.so", ("/usr/sbin/pwhistory_helper", "/etc/security/pwhistory.conf")),
     ("pam_mkhomedir.so", ("/usr/sbin/mkhomedir_helper",)),
     ("pam_limits.so", ("/etc/security/limits.conf", "/etc/security/limits.d")),
-    ("pam_env.so", ("/etc/security/pam_env.conf", "/etc/environment")),
+    ("pam_env.so", ("/etc/security/pam_env.conf",)),
     ("pam_access.so", ("/etc/security/access.conf", "/etc/security/access.d")),
     ("pam_time.so", ("/etc/security/time.conf",)),
     ("pam_group.so", ("/etc/security/group.conf",)),
@@ -37,7 +37,8 @@ _USED = (
     ("pam_shells.so", ("/etc/shells",)),
     ("pam_securetty.so", ("/etc/securetty",)),
 )
-_ARGUMENT = re.compile(r"(?:[a-z_]+=)?(/[^\s\]]+)")
+# Less envfile=, as the host's environment is not the tree's: its proxies, its locale.
+_ARGUMENT = re.compile(r"(?:(?!envfile)[a-z_]+=)?(/[^\s\]]+)")
 
 
 @dataclass(frozen=True, slots=True)
