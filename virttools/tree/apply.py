@@ -91,11 +91,11 @@ def build(root: Root, plans: Sequence[Plan], *, progress: Progress | None = None
 def discard(builts: Sequence[Built]) -> None:
     """Delete what is left of these staging trees, and close them. Leaves published ones alone."""
     for built in builts:
-        with suppress(OSError):
+        if built.batch.has(built.staging_name):
             os.close(built.tree_fd)
-        built.batch.discard(built.staging_name)
-    for batch in {built.batch for built in builts}:
-        batch.close()
+            built.batch.discard(built.staging_name)
+            if built.batch.is_empty():
+                built.batch.close()
 
 
 @contextmanager

@@ -19,30 +19,32 @@ def delete(dir_fd: int, name: str) -> None:
     try:
         _delete(ladder, name, parts)
     except FileNotFoundError:
-        if parts:
+        if len(parts) > 1:
             raise
     except OSError as error:
-        raise _refusal("/".join(parts) or name, error) from error
+        top = os.readlink(f"/proc/self/fd/{dir_fd}")
+        raise _refusal("/".join((top, *parts)), error) from error
     finally:
         ladder.close()
 
 
 def _delete(ladder: Ladder, name: str, parts: list[str]) -> None:
-    """parts: the way from the top to where the ladder stands, for messages too."""
+    """parts: the way from the top to what is being deleted, for messages too."""
     pending = [[name]]
-    while pending:
+    while True:
         if pending[-1]:
-            name = pending[-1].pop()
-            if not _is_unlinked(ladder.fd, name):
-                parts.append(name)
-                _descend(ladder, name)
+            parts.append(pending[-1].pop())
+            if not _is_unlinked(ladder.fd, parts[-1]):
+                _descend(ladder, parts[-1])
                 pending.append(os.listdir(ladder.fd))
-            continue
-        pending.pop()
-        if pending:
+                continue
+        else:
+            pending.pop()
+            if not pending:
+                return
             ladder.up()
             os.rmdir(parts[-1], dir_fd=ladder.fd)
-            parts.pop()
+        parts.pop()
 
 
 def _is_unlinked(dir_fd: int, name: str) -> bool:
@@ -81,7 +83,9 @@ def _unbar(dir_fd: int, name: str) -> None:
 
 
 def _refusal(where: str, error: OSError) -> Busy | ApplyError:
-    shown = where if where.isprintable() and len(where) < 200 else ascii(where)[:200]
+    shown = where if where.isprintable() else ascii(where)
+    if len(shown) > 300:
+        shown = f"{shown[:150]} … {shown[-100:]}"
     if error.errno in (EBUSY, EXDEV):
         return Busy(
             f"cannot delete {shown}: something is mounted there",

@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 
 from virttools.errors import ApplyError, Busy
-from virttools.tree import locks
+from virttools.tree import locks, store
 from virttools.tree.delete import delete
 from virttools.tree.root import Root, record_file
 
@@ -17,11 +17,12 @@ _log = logging.getLogger(__name__)
 
 
 class Batch:
-    """The staging folders of one build or removal; closing it frees them for the sweep."""
+    """The staging folders of one build or removal. Closing it leaves what is there to the sweep."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
         self._count = 0
+        self._open: set[str] = set()
         while True:
             self._token = os.urandom(8).hex()
             with suppress(BlockingIOError):  # a sweep had it first
@@ -35,14 +36,24 @@ class Batch:
     def folder(self, name: str) -> str:
         """The name of one more folder, for that domain; never longer than a name may be."""
         self._count += 1
-        return f"{name[:200]}.{self._count}.{self._token}"
+        folder = f"{name[:200]}.{self._count}.{self._token}"
+        self._open.add(folder)
+        return folder
+
+    def has(self, folder: str) -> bool:
+        """Whether that folder was not discarded yet."""
+        return folder in self._open
 
     def discard(self, folder: str) -> None:
         """Delete a folder and what is in it; what can't be deleted is left to the sweep."""
+        self._open.discard(folder)
         _delete(self._root, folder)
 
+    def is_empty(self) -> bool:
+        return not self._open
+
     def close(self) -> None:
-        """Give the token back. What still lies there is the sweep's."""
+        """Give the token back."""
         if self._lock_fd < 0:
             return
         if not any(name.endswith(self._token) for name in _folders(self._root)):
@@ -56,17 +67,24 @@ def sweep(root: Root) -> None:
 
     Spares all that somebody holds. What can't be deleted is logged, and stays for the next sweep.
     """
+    before = _folders(root)
+    _sweep_folders(root)
+    for name in (*root.recorded(), *os.listdir(root.locks_fd)):
+        if not name.startswith(".") and not root.has(name):
+            _drop_remains(root, name)
+    if before:
+        store.collect(root)
+
+
+def _sweep_folders(root: Root) -> None:
     for token in _tokens(root):
         _sweep_batch(root, token)
     folders = _folders(root)
     # Asked for after the folders: a batch has its lock before its first folder.
     held = set(_tokens(root))
-    for folder in folders:
-        if folder.rpartition(".")[2] not in held:
-            _delete(root, folder)
-    for name in (*root.recorded(), *os.listdir(root.locks_fd)):
-        if not name.startswith(".") and not root.has(name):
-            _drop_remains(root, name)
+    orphans = [folder for folder in folders if folder.rpartition(".")[2] not in held]
+    for folder in orphans:
+        _delete(root, folder)
 
 
 def _tokens(root: Root) -> list[str]:
@@ -97,7 +115,7 @@ def _delete(root: Root, folder: str) -> None:
     try:
         delete(root.staging_fd, folder)
     except (ApplyError, Busy) as error:
-        _log.warning("%s (in %s/.virt/staging)", error.message, root.path)
+        _log.warning("%s", error.message)
 
 
 def _drop_remains(root: Root, name: str) -> None:
