@@ -76,7 +76,7 @@ def prepare(manifest: Manifest, facts: Facts) -> Blueprint:
     if drawing.problems:
         raise ManifestError(
             f"cannot plan a tree: {len(drawing.problems)} conflicts in its manifest",
-            problems=tuple(drawing.problems),
+            problems=tuple(sorted(drawing.problems, key=lambda one: (one.file, one.line))),
         )
     return drawing.blueprint()
 
@@ -226,8 +226,7 @@ class _Drawing:
 
     def _draw_skeleton(self) -> None:
         declared = {str(template.target) for template in self.manifest.templates}
-        # The paths are the same for every domain; only the texts differ.
-        for file in skeleton.files("domain.invalid", self.manifest, self.facts):
+        for file in skeleton.places(self.manifest, self.facts):
             place = self._links.canonical_parent(file.path)
             rank = _DECLARED if file.path in declared else _SKELETON
             self._uid(file.owner, file.origin)
@@ -263,7 +262,9 @@ class _Drawing:
             mtime_ns=entry.mtime_ns,
             identity=(entry.device, entry.inode, entry.size, entry.mtime_ns, entry.ctime_ns),
             xattrs=entry.xattrs,
-            share=self._sharing and _may_share(path, mode, uid, gid, entry.xattrs),
+            share=self._sharing
+            and entry.uid == 0
+            and _may_share(path, mode, uid, gid, entry.xattrs),
             reflink=self.manifest.link is not LinkMode.COPY,
             package=entry.package,
             md5=entry.md5,

@@ -78,6 +78,11 @@ def files(domain: str, manifest: Manifest, facts: Facts) -> tuple[SkeletonFile, 
     )
 
 
+def places(manifest: Manifest, facts: Facts) -> tuple[SkeletonFile, ...]:
+    """The same files, but with no text where that depends on the domain."""
+    return tuple(file for file, _ in _common(_Shared(manifest, facts)).files)
+
+
 def links(manifest: Manifest, facts: Facts) -> tuple[Symlink, ...]:
     """The links of the skeleton: /etc/localtime to its zone, where the host has that (else UTC)."""
     zone = ZONES / _timezone(manifest, facts)
