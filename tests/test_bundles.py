@@ -135,6 +135,10 @@ eval 'use Locale::gettext';
 eval { require Old'Style; };
 use parent qw(My::Parent Other);
 require "lib/old.pl";
+{ require Without::Semicolon }
+{
+    require Last::In::Block }
+use After::It;
 # use Commented::Out;
 my $x = "use Quoted";
 
@@ -149,7 +153,9 @@ __END__
 use After::End;
 """
     assert perl.modules(text) == (
+        "After/It.pm",
         "File/Basename.pm",
+        "Last/In/Block.pm",
         "Locale/gettext.pm",
         "My/Parent.pm",
         "Old/Style.pm",

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 _LIMIT = 40
 """Links followed before a chain counts as a loop, as in the kernel (path_resolution(7))."""
 _MAGIC = frozenset("*?[")
+_LARGEST = 1 << 26
 ABSENT = "no such file or directory"
 
 
@@ -191,13 +192,13 @@ class Sysroot:
             os.close(fd)
 
     def read(self, path: str) -> bytes | None:
-        """The content of what `path` leads to; None where that is no readable regular file."""
+        """What the file that `path` leads to holds, at most 64 MB; None if it can't be read."""
         walk = self.walk(path)
         fd = None if walk.stat is None else self.open(walk.path)
         if fd is None:
             return None
         with open(fd, "rb") as file:
-            return file.read()
+            return file.read(_LARGEST)
 
 
 def is_glob(path: str) -> bool:

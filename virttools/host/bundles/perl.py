@@ -28,7 +28,7 @@ _END = re.compile(r"^__(?:END|DATA)__\b", re.MULTILINE)
 # `use X::Y …`, `require X::Y`, also within eval { } and eval ' '; `use parent qw(X Y)` names more.
 _USE = re.compile(
     r"""^[ \t]* (?: eval [ \t]* [{"'(]? [ \t]* )?
-        (?: use | require ) [ \t]+ ( [A-Za-z_]\w* (?: (?: :: | ' ) \w+ )* ) ( [^;]* )""",
+        (?: use | require ) [ \t]+ ( [A-Za-z_]\w* (?: (?: :: | ' ) \w+ )* ) (?= ( [^;]{0,2000} ) )""",
     re.MULTILINE | re.VERBOSE,
 )
 _REQUIRE_FILE = re.compile(r"""^[ \t]*require[ \t]+["']([\w./-]+)["']""", re.MULTILINE)
