@@ -17,6 +17,7 @@ huge:x:4294967295:0::/:/bin/sh
 bob:x:1001:1002:Bob:/home/b/bob:
 1001:x:2000:2000::/:/bin/sh
 bob:x:0:0:later:/:/bin/sh
+nul:x:5:5::/home\0:/bin/sh
 """
 GROUP = b"root:x:0:\nwww:x:33:bob,ann\nbroken\nmail:x:8:ann\nftp:x:x:bob\nusers:x:100:ann,bob\n"
 
@@ -42,7 +43,7 @@ def test_a_name_of_digits_comes_before_a_number() -> None:
     assert (named.uid, numbered) == (2000, None)
 
 
-@pytest.mark.parametrize("wanted", [b"bad", b"huge", b"broken", b"+", b"", b"x"])
+@pytest.mark.parametrize("wanted", [b"bad", b"huge", b"broken", b"+", b"", b"x", b"nul"])
 def test_lines_that_are_no_entries_are_nobody(wanted: bytes) -> None:
     """Neither a negative id nor (uid_t)-1 nor half a line makes a user."""
     assert accounts.find(PASSWD, GROUP, wanted) is None

@@ -250,12 +250,13 @@ def test_a_hostile_tree_harms_nobody(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("eve:x:0:0::/:/bin/sh\n")
     passwd = domain / "etc/passwd"
-    plants: tuple[Callable[[], None], ...] = (
+    plants: tuple[Callable[[], object], ...] = (
         lambda: passwd.symlink_to(secret),
         lambda: passwd.symlink_to("../../../../../.." + str(secret)),
         lambda: os.mkfifo(passwd),
         lambda: os.mknod(passwd, 0o600 | stat.S_IFCHR, os.makedev(1, 5)),
         lambda: passwd.symlink_to("passwd"),
+        lambda: passwd.write_bytes(b"eve:x:5:5::/home\0x:/bin/sh\0\nroot:x:0:0::/\0:/bin/sh\n"),
     )
     for plant in plants:
         passwd.unlink()

@@ -50,7 +50,8 @@ def find(passwd: bytes, group: bytes, wanted: bytes) -> Account | None:
 
 def _account(fields: list[bytes], group: bytes) -> Account | None:
     uid, gid = _number(fields[2]), _number(fields[3])
-    if not fields[0] or uid is None or gid is None:
+    has_nul = any(b"\0" in field for field in fields)  # no environment variable can hold one
+    if not fields[0] or uid is None or gid is None or has_nul:
         return None
     return Account(
         fields[0],

@@ -13,6 +13,10 @@ _LARGEST_FILE = 16 * 2**20
 """Bytes of a tree's passwd or group that we are willing to read."""
 
 
+_MOST_GROUPS = 65536
+"""NGROUPS_MAX of <linux/limits.h>."""
+
+
 class Entrance:
     """All that entering needs, made ready beforehand; paths are as seen inside, text is encoded.
 
@@ -115,7 +119,7 @@ def _account(tree_fd: int, domain: str, user: str | None) -> Account:
     if user is None:
         return accounts.root(passwd, group)
     account = accounts.find(passwd, group, os.fsencode(user))
-    if account is None:
+    if account is None or len(account.groups) > _MOST_GROUPS:
         raise EnterError(
             f"cannot become {program.shown(user)}: {domain} has no such user in its /etc/passwd",
             hint=f"`virt exec --domain {domain} -- cat /etc/passwd` shows its users",
@@ -138,8 +142,8 @@ def enter(entrance: Entrance) -> int:
         raise EnterError(
             f"cannot enter the tree: {error.strerror}", hint="chroot(2) needs CAP_SYS_CHROOT"
         ) from error
-    # From here on the tree is "/". An import, a codec or a look-up by name would run its files as
-    # root (DESIGN 7.4).
+    # From here on the tree is "/". An import, a codec, a traceback or a look-up by name would read
+    # its files as root (DESIGN 7.4): whatever happens, this process does not come back.
     status = 125
     try:
         os.chdir(entrance.cwd)
@@ -150,8 +154,9 @@ def enter(entrance: Entrance) -> int:
         status = 126
         os.execve(entrance.path, entrance.argv, entrance.env)
     except OSError as error:
-        _fail(entrance, error.errno or 0)
-    os._exit(status)
+        _fail(entrance, status, error.errno or 0)
+    finally:
+        os._exit(status)
 
 
 def _reset_signals() -> None:
@@ -161,12 +166,12 @@ def _reset_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def _fail(entrance: Entrance, number: int) -> None:
+def _fail(entrance: Entrance, status: int, number: int) -> None:
     """Say what failed inside. ENOENT, of a program that was found before, is about its loader."""
     cause = os.strerror(number).encode()
-    if number == 2:
+    if status == 126 and number == 2:
         cause = b"its loader (see `readelf -l`) is not in the tree"
-    elif number == 8:
+    elif status == 126 and number == 8:
         cause = b"it is neither for this machine nor a script that begins with #!"
     message = entrance.prefix + b"cannot run " + entrance.path + b": " + cause + b"\n"
     try:  # noqa: SIM105  contextlib would be loaded before every command
