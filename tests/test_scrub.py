@@ -3,24 +3,24 @@
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import md5
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virttools.errors import UsageError
+from virttools.errors import ApplyError, UsageError
 from virttools.host.facts import Kind, Why
 from virttools.manifest.model import Origin
-from virttools.tree import scrub
 from virttools.tree.actions import CopyFile, LinkFile, MakeDir, MakeSymlink, Plan, WriteFile
 from virttools.tree.findings import Context, Finding
 from virttools.tree.globs import Paths
 from virttools.tree.operations import BY_NAME, OPERATIONS
 from virttools.tree.scrub import find, mend, mended, select
-from virttools.tree.view import MendedView, PlanView, TreeView, View, read
+from virttools.tree.view import PlanView, TreeView, View, read
 
 HASH = "$6$saltsalt$" + "h" * 86
 KEY = (
@@ -384,3 +384,283 @@ def test_operation_mends_what_it_finds_and_nothing_else(name: str, tmp_path: Pat
 def without_folders(tree: Planted) -> dict[str, Content]:
     """The files and links of a tree."""
     return {path: content for path, content in tree.items() if content is not None}
+
+
+def test_every_case_is_an_operation() -> None:
+    """The table above knows the whole registry and nothing else."""
+    assert set(CASES) == set(BY_NAME)
+
+
+def test_descriptions_are_sentences() -> None:
+    """--list-operations shows one line each; names are sorted and lower case."""
+    names = [operation.name for operation in OPERATIONS]
+    assert names == sorted(names)
+    assert all(one.summary[0].isupper() and "\n" not in one.summary for one in OPERATIONS)
+    assert not any(one.summary.endswith(".") for one in OPERATIONS)
+
+
+DEFAULT = tuple(operation.name for operation in OPERATIONS if operation.default)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), DEFAULT),
+        (("default",), DEFAULT),
+        (("defaults",), DEFAULT),
+        (("all",), tuple(BY_NAME)),
+        (("utmp", "logfiles"), ("logfiles", "utmp")),
+        (("utmp,logfiles",), ("logfiles", "utmp")),
+        (("-utmp",), tuple(name for name in DEFAULT if name != "utmp")),
+        (("+user-account",), tuple(sorted((*DEFAULT, "user-account")))),
+        (("default", "-utmp", "+utmp"), DEFAULT),
+        (
+            ("all", "-default"),
+            ("ca-certificates", "firewall-rules", "kerberos-data", "user-account"),
+        ),
+        (("-all",), ()),
+    ],
+)
+def test_words_choose_operations(words: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    """As virt-sysprep has it; a sign at the start means: the defaults, but."""
+    assert select(words) == expected
+
+
+def test_misspelt_operation_is_refused_with_the_likely_one() -> None:
+    """An unknown word is an error of usage, not a scrub that does less."""
+    with pytest.raises(UsageError) as caught:
+        select(("default", "-ssh-hostkey"))
+    assert (caught.value.message, caught.value.hint) == (
+        "cannot choose the operation 'ssh-hostkey': there is none of that name",
+        "did you mean ssh-hostkeys?",
+    )
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "+", "-"]), st.sampled_from(sorted(BY_NAME)))))
+def test_the_last_word_about_an_operation_counts(words: list[tuple[str, str]]) -> None:
+    """Whatever came before, an operation is chosen if its last word adds it."""
+    chosen = select(tuple(sign + name for sign, name in words))
+    for name, sign in {name: sign for sign, name in words}.items():
+        assert (name in chosen) == (sign != "-")
+
+
+@given(st.text())
+def test_any_word_is_chosen_or_refused(word: str) -> None:
+    """No text makes select fail otherwise."""
+    with suppress(UsageError):
+        assert set(select((word,))) <= set(BY_NAME)
+
+
+def findings(root: Path, *keep: str, names: tuple[str, ...] = DEFAULT) -> list[str]:
+    """What is found in a folder, as a user reads it."""
+    with opened(root) as tree_fd:
+        return [str(one) for one in find(TreeView(tree_fd), CONTEXT, names, keep)]
+
+
+def test_kept_paths_stay_and_what_is_beside_them_goes(tmp_path: Path) -> None:
+    """A folder that would go is thinned out around what is kept in it."""
+    plant(
+        tmp_path,
+        {
+            "root/.ssh/known_hosts": "x",
+            "root/.ssh/id_rsa": KEY,
+            "root/.ssh/old/id_dsa": KEY,
+            "etc/ssl/private/kept/a.key": KEY,
+            "etc/ssl/private/b.key": KEY,
+        },
+    )
+    assert findings(tmp_path, "/root/.ssh/known_*", "etc/ssl/private/kept") == [
+        "/etc/ssl/private/b.key: private key (tls-private-keys: remove)",
+        "/root/.ssh/id_rsa: a private key (PEM) (tls-private-keys: remove)",
+        "/root/.ssh/old: ssh folder of a user (ssh-userdir: remove)",
+    ]
+
+
+def test_kept_files_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """-v names each file that stays because the manifest keeps it."""
+    plant(tmp_path, {"root/.netrc": "x", "root/.profile": "x"})
+    with caplog.at_level("INFO", logger="virttools.tree.scrub"):
+        assert findings(tmp_path, "root/*") == []
+    assert caplog.messages == ["kept: /root/.netrc"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "path", "is_kept"),
+    [
+        ("/etc/ssl", "etc/ssl", True),
+        ("etc/ssl/", "etc/ssl/a/b", True),
+        ("etc/ssl", "etc/ssl2", False),
+        ("etc/*.key", "etc/a.key", True),
+        ("etc/*.key", "etc/a/b.key", False),
+        ("etc/**/*.key", "etc/a/b.key", True),
+        ("etc/**/*.key", "etc/b.key", True),
+        ("etc/[ab]?", "etc/bx", True),
+        ("etc/[!ab]?", "etc/bx", False),
+        ("etc/[!ab]", "etc//", False),
+        ("etc/x[[]1]", "etc/x[1]", True),
+        ("etc/a.b", "etc/axb", False),
+    ],
+)
+def test_globs_mean_what_a_shell_means(keep: str, path: str, is_kept: bool) -> None:  # noqa: FBT001
+    """`*` stays within a folder, `**` does not; a path stands for all below it."""
+    assert (path in Paths((keep,))) == is_kept
+
+
+def test_glob_that_is_none_is_refused() -> None:
+    """A class that runs backwards is the user's mistake, said in a sentence."""
+    with pytest.raises(UsageError, match=r"cannot keep etc/\[z-a\]: it is not a path or glob"):
+        Paths(("etc/[z-a]",))
+
+
+@given(st.text(alphabet="ab/.*?[]!-\\^&|~", max_size=12), st.text(alphabet="ab/.[]", max_size=12))
+def test_globs_never_fail_otherwise(keep: str, path: str) -> None:
+    """Whatever somebody writes in `keep` is a glob or refused."""
+    with suppress(UsageError):
+        assert (path in Paths((keep,))) in (True, False)
+
+
+def test_findings_name_file_line_and_operation(tmp_path: Path) -> None:
+    """One plain line each, in order of path and line; a name can't break the line or the terminal."""
+    plant(
+        tmp_path,
+        {
+            "etc/hosts": "x\n192.0.2.2 a\n",
+            "etc/shadow": f"bob:{HASH}:1:\n",
+            "tmp/a\nb\x1b[2J": "x",
+        },
+    )
+    (tmp_path / os.fsdecode(b"tmp/\xff")).write_text("x")
+    assert findings(tmp_path) == [
+        "/etc/hosts:2: names 192.0.2.2 (other-domains: drop the line)",
+        "/etc/shadow:1: password hash of bob (password-hashes: lock)",
+        "/tmp/a\\nb\\x1b[2J: temporary file (tmp-files: remove)",
+        "/tmp/\\udcff: temporary file (tmp-files: remove)",
+    ]
+
+
+def test_findings_never_show_the_secret(tmp_path: Path) -> None:
+    """Neither the line for the user nor the repr in a traceback holds what was found."""
+    plant(tmp_path, {"etc/shadow": f"bob:{HASH}:1:\n", "opt/a.key": KEY})
+    with opened(tmp_path) as tree_fd:
+        found = find(TreeView(tree_fd), CONTEXT, DEFAULT)
+    text = repr(found) + str([str(one) for one in found])
+    assert (len(found), "hhhh" in text, "MIGH" in text) == (2, False, False)
+
+
+def test_homes_are_those_of_the_trees_own_passwd(tmp_path: Path) -> None:
+    """Through the tree's links; what climbs out of the tree or holds signs of a glob is only a name."""
+    plant(
+        tmp_path,
+        {
+            "etc/passwd": "a:x:5:5::/people/a:/bin/sh\nb:x:6:6::/../../etc:/x\nc:x:7:7::/s*v:/x\n",
+            "srv/people/a/.netrc": "x",
+            "people": Link("/srv/people"),
+            "etc/.netrc": "x",
+            "srv/.netrc": "x",
+        },
+    )
+    assert findings(tmp_path) == [
+        "/etc/.netrc: credentials of a tool (tool-credentials: remove)",
+        "/srv/people/a/.netrc: credentials of a tool (tool-credentials: remove)",
+    ]
+
+
+def test_lines_changed_since_are_left_alone(tmp_path: Path) -> None:
+    """Findings say which line they mean by its content, not by its number."""
+    plant(tmp_path, {"etc/hosts": "192.0.2.2 a\nx\n192.0.2.2 b\n"})
+    with opened(tmp_path) as tree_fd:
+        found = find(TreeView(tree_fd), CONTEXT, ("other-domains",))
+        plant(tmp_path, {"etc/hosts": "new\n192.0.2.2 a # mine\n192.0.2.2 b\n"})
+        mend(tree_fd, found)
+    assert (tmp_path / "etc/hosts").read_text() == "new\n192.0.2.2 a # mine\n"
+
+
+def test_mode_of_a_rewritten_file_stays(tmp_path: Path) -> None:
+    """A shadow file stays readable to nobody but root, whatever the umask."""
+    plant(tmp_path, {"etc/shadow": f"bob:{HASH}:1:\n"})
+    (tmp_path / "etc/shadow").chmod(0o640)
+    with opened(tmp_path) as tree_fd:
+        mend(tree_fd, find(TreeView(tree_fd), CONTEXT, DEFAULT))
+    assert (stat.S_IMODE((tmp_path / "etc/shadow").stat().st_mode)) == 0o640
+
+
+def test_a_log_that_is_open_goes_on_where_it_is(tmp_path: Path) -> None:
+    """Emptied in place: who writes to it still does."""
+    plant(tmp_path, {"var/log/messages": "old\n"})
+    with opened(tmp_path) as tree_fd, (tmp_path / "var/log/messages").open("a") as log:
+        mend(tree_fd, find(TreeView(tree_fd), CONTEXT, DEFAULT))
+        log.write("new\n")
+    assert (tmp_path / "var/log/messages").read_text() == "new\n"
+
+
+WHY = Why("files", None, Origin("x.toml", 1))
+
+
+def copy(path: str, source: Path) -> CopyFile:
+    """The action that copies a host file as it is."""
+    found = source.stat()
+    identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return CopyFile(
+        path=path, source=source, mode=0o600, uid=0, gid=0, size=found.st_size,
+        mtime_ns=found.st_mtime_ns, identity=identity, xattrs=(), share=False, reflink=False,
+        package=None, md5=None, why=WHY,
+    )  # fmt: skip
+
+
+def test_plan_is_scrubbed_by_looking_ahead(tmp_path: Path) -> None:
+    """--dry-run names each secret of the files a plan would copy, before anything is built."""
+    plant(tmp_path, {"key": KEY, "netrc": "machine x\n", "wtmp": "x" * 384})
+    plan = Plan(
+        domain="domain1.com",
+        actions=(
+            MakeDir(path="etc", mode=0o755, uid=0, gid=0, why=WHY),
+            copy("etc/ssh/ssh_host_rsa_key", tmp_path / "key"),
+            copy("etc/nginx/tls.key", tmp_path / "key"),
+            LinkFile(path="opt/tls.key", existing="etc/nginx/tls.key", why=WHY, package=None),
+            copy("root/.netrc", tmp_path / "netrc"),
+            copy("var/log/wtmp", tmp_path / "wtmp"),
+            WriteFile(
+                path="etc/hosts", content=b"192.0.2.2 domain2.com\n", mode=0o644, uid=0, gid=0,
+                source="etc/hosts.j2", why=WHY,
+            ),
+            MakeSymlink(path="srv/a", target="/virtual/domain2.com", package=None, why=WHY),
+        ),
+    )  # fmt: skip
+    view = PlanView(plan)
+    found = find(view, CONTEXT, DEFAULT)
+    assert [str(one) for one in found] == [
+        "/etc/hosts:1: names 192.0.2.2 (other-domains: drop the line)",
+        "/etc/nginx/tls.key: a private key (PEM) (tls-private-keys: remove)",
+        "/etc/ssh/ssh_host_rsa_key: ssh host key (ssh-hostkeys: remove)",
+        "/opt/tls.key: a private key (PEM) (tls-private-keys: remove)",
+        "/root/.netrc: credentials of a tool (tool-credentials: remove)",
+        "/srv/a: it points to something of domain2.com (other-domains: remove)",
+        "/var/log/wtmp: list of logins (utmp: empty)",
+    ]
+    assert shown(mended(view, found)) == {"etc/hosts": "", "var/log/wtmp": ""}
+
+
+def test_vanished_host_file_is_said(tmp_path: Path) -> None:
+    """A plan older than the host fails with a sentence, not with a traceback."""
+    plant(tmp_path, {"key": KEY})
+    plan = Plan(domain="d", actions=(copy("opt/tls.key", tmp_path / "key"),))
+    (tmp_path / "key").unlink()
+    with pytest.raises(ApplyError, match=r"cannot read .*/key: No such file or directory"):
+        find(PlanView(plan), CONTEXT, DEFAULT)
+
+
+def test_key_that_a_package_ships_is_nobodys_secret(tmp_path: Path) -> None:
+    """A test key under /usr/share/doc is known to all the world: its checksum is the package's."""
+    plant(tmp_path, {"key": KEY})
+    action = copy("usr/share/doc/x/test.key", tmp_path / "key")
+    public = replace(action, md5=md5(KEY.encode(), usedforsecurity=False).hexdigest())
+    changed = replace(action, md5="0" * 32)
+    for one, count in ((public, 0), (changed, 1)):
+        view = PlanView(Plan(domain="d", actions=(one,)))
+        assert len(find(view, CONTEXT, DEFAULT)) == count
+
+
+def test_findings_are_frozen_and_sort_by_path_and_line() -> None:
+    """Lines sort by number, the whole file first."""
+    rows = [Finding("o", "/a", line, "report", "w") for line in (10, None, 2)]
+    assert [one.line for one in sorted(rows)] == [None, 2, 10]

@@ -99,16 +99,14 @@ def _candidates(word: bytes) -> Iterator[bytes]:
     if b"." not in name:
         yield name
     for _ in range(_MOST_EXTENSIONS):
+        if name.replace(b".", b"").isdigit():  # 10.0.0.1 is no part of 5.10.0.0.1
+            yield name
+            return
         yield from _suffixes(name)
         name = _without_extension(name)
-        if not name:
-            return
 
 
 def _suffixes(name: bytes) -> Iterator[bytes]:
-    if name.replace(b".", b"").isdigit():  # 10.0.0.1 is no part of 5.10.0.0.1
-        yield name
-        return
     while b"." in name:
         yield name
         name = name.partition(b".")[2]
@@ -136,7 +134,7 @@ def _long_addresses(text: bytes) -> Iterator[bytes]:
 def _long_address(word: bytes) -> bytes | None:
     """The address at the end of a word such as `ip6:2001:db8::1.`, if there is one."""
     text = word.decode("latin-1").rstrip(".-")
-    if text.endswith(":") and not text.endswith("::"):
+    if text.endswith(":::") or (text.endswith(":") and not text.endswith("::")):
         text = text[:-1]
     while text.count(":") > 1:
         try:

@@ -34,7 +34,7 @@ class Rulebook:
 
     def __init__(self, names: Iterable[str]) -> None:
         applied = [Applied(BY_NAME[name], rule) for name in names for rule in BY_NAME[name].rules]
-        applied.sort(key=lambda one: _ORDER.index(one.rule.deed))
+        applied.sort(key=_precedence)
         self._rules = [_compiled(one) for one in applied]
         self._quick: dict[str, re.Pattern[str] | None] = {}
         self._homely = _either(rule.home_pattern for rule in self._rules)
@@ -75,6 +75,12 @@ class Rulebook:
                 rule.pattern for rule in self._rules if not rule.folders.isdisjoint((folder, None))
             )
         return self._quick[folder]
+
+
+def _precedence(applied: Applied) -> tuple[int, bool]:
+    """The strongest deed first; among equals, who names a file goes before who means whole folders."""
+    rule = applied.rule
+    return _ORDER.index(rule.deed), any("**" in glob for glob in rule.globs)
 
 
 @lru_cache(maxsize=16)
