@@ -77,8 +77,8 @@ def test_what_is_common_is_the_same_object_in_every_plan() -> None:
     case = GOLDEN / "skeleton"
     manifest = merge([parse(Layer("manifest.toml", (case / "manifest.toml").read_text()))])
     blueprint = prepare(manifest, facts(json.loads((case / "host.json").read_text())))
-    one = {id(action) for action in blueprint.plan("domain1.com", ()).actions}
-    two = {id(action) for action in blueprint.plan("domain2.com", ()).actions}
+    one = {id(action) for action in blueprint.plan("domain1.com", ("192.0.2.1",)).actions}
+    two = {id(action) for action in blueprint.plan("domain2.com", ("192.0.2.2",)).actions}
     assert {id(action) for action in blueprint.common} <= one & two
 
 
