@@ -1,0 +1,94 @@
+"""A program on a pseudo-terminal of its own, and somebody who types."""
+
+import os
+import pty
+import select
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+PATIENCE = 20.0
+"""Seconds without the awaited text after which a test gives up."""
+
+
+class Terminal:
+    """What the program has shown so far is in `shown`; `expect` reads on until a text comes."""
+
+    def __init__(self, pid: int, fd: int) -> None:
+        self.pid = pid
+        self.shown = ""
+        self._fd = fd
+        self._seen = 0
+        self._status: int | None = None
+
+    def type(self, text: str) -> None:
+        """Send keys as they are; Enter is a carriage return."""
+        os.write(self._fd, text.encode())
+
+    def expect(self, text: str) -> str:
+        """Wait until the program shows a text after what was expected before; all up to it."""
+        deadline = time.monotonic() + PATIENCE
+        while (at := self.shown.find(text, self._seen)) < 0:
+            assert time.monotonic() < deadline, f"{text!r} never came:\n{self.shown}"
+            assert self._read(deadline), f"ended before {text!r}:\n{self.shown}"
+        before = self.shown[self._seen : at]
+        self._seen = at + len(text)
+        return before
+
+    def end(self) -> int:
+        """Wait until the program ends by itself; its status as a shell has it."""
+        deadline = time.monotonic() + PATIENCE
+        while self._read(deadline):
+            assert time.monotonic() < deadline, f"it never ended:\n{self.shown}"
+        return self._reap()
+
+    def kill(self) -> None:
+        """For a program that a failed test left running."""
+        if self._status is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self._reap()
+
+    def _read(self, deadline: float) -> bool:
+        ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return True
+        try:
+            got = os.read(self._fd, 65536)
+        except OSError:  # EIO: nobody has the other side open any more
+            return False
+        self.shown += got.decode(errors="replace").replace("\r\n", "\n")
+        return bool(got)
+
+    def _reap(self) -> int:
+        if self._status is None:
+            _, status = os.waitpid(self.pid, 0)
+            self._status = os.waitstatus_to_exitcode(status)
+        return self._status
+
+
+@contextmanager
+def running(argv: Sequence[str], env: Mapping[str, str]) -> Iterator[Terminal]:
+    """Start a program by its path; the terminal is its controlling one, 24 lines of 80."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        try:
+            os.execve(argv[0], list(argv), dict(env))
+        finally:
+            os._exit(127)
+    terminal = Terminal(pid, fd)
+    try:
+        _size(fd)
+        yield terminal
+    finally:
+        terminal.kill()
+        os.close(fd)
+
+
+def _size(fd: int) -> None:
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
