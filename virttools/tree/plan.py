@@ -94,9 +94,10 @@ _IMPLIED, _DRAWN, _SKELETON, _DECLARED = range(4)
 
 @dataclass(frozen=True, slots=True)
 class _Reserved:
-    """A path that each domain fills with a text of its own."""
+    """A path that each domain fills with a text of its own. asked: as the manifest has it."""
 
     path: str
+    asked: str
     why: Why
 
 
@@ -116,7 +117,6 @@ class _Drawing:
         self.problems: list[Problem] = []
         self._links = Links()
         self._held: dict[str, _Held] = {}
-        self._places: dict[str, str] = {}
         self._first_name: dict[tuple[int, ...], str] = {}
         self._user_names = dict(facts.user_names)
         self._group_names = dict(facts.group_names)
@@ -142,11 +142,7 @@ class _Drawing:
             facts=self.facts,
             accounts=self.accounts,
             common=tuple(actions),
-            places={
-                path: place
-                for path, place in self._places.items()
-                if isinstance(self._held[place].what, _Reserved)
-            },
+            places={what.asked: what.path for what in made if isinstance(what, _Reserved)},
             warnings=self.facts.warnings,
         )
 
@@ -231,8 +227,7 @@ class _Drawing:
             rank = _DECLARED if file.path in declared else _SKELETON
             self._uid(file.owner, file.origin)
             self._gid(file.group, file.origin)
-            self._places[file.path] = place
-            self._put(place, rank, _Reserved(place, Why("template", None, file.origin)))
+            self._put(place, rank, _Reserved(place, file.path, Why("template", None, file.origin)))
 
     def _draw_file(self, entry: HostEntry) -> None:
         path = self._links.canonical_parent(str(entry.path))
