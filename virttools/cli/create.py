@@ -57,7 +57,21 @@ def create(
         domains, root = _ask(root, asking=not yes)
     if resolver not in ("own", "ldd"):
         raise UsageError(f"cannot use resolver {resolver!r}: there are own and ldd")
-    wishes = _wishes(domains, manifest, profile or [], ip or [], link)
+    _refuse_shared_address(domains, ip or [])
+    wishes = [
+        Wish(
+            domain,
+            load(
+                domain,
+                manifest_file=manifest,
+                profiles=profile or (),
+                addresses=ip or (),
+                defaults=output.settings.profiles,
+                link=link,
+            ),
+        )
+        for domain in dict.fromkeys(names.domain(text) for text in domains)
+    ]
     options = Options(source_root=source_root, resolver=resolver)
     if dry_run:
         _preview(output, creating.preview(root, wishes, options))
@@ -68,19 +82,12 @@ def create(
     _show(output, created)
 
 
-def _wishes(
-    domains: list[str], manifest: str | None, profiles: list[str], ip: list[str], link: str | None
-) -> list[Wish]:
+def _refuse_shared_address(domains: list[str], ip: list[str]) -> None:
     if ip and len(domains) > 1:
         raise UsageError(
             f"cannot give {ip[0]} to {len(domains)} domains: an address belongs to one",
             hint="create them one by one, or write `addresses` into their manifests",
         )
-    wishes = []
-    for domain in dict.fromkeys(names.domain(text) for text in domains):
-        loaded = load(domain, manifest_file=manifest, profiles=profiles, addresses=ip, link=link)
-        wishes.append(Wish(domain, loaded))
-    return wishes
 
 
 def _ask(root: str, *, asking: bool) -> tuple[list[str], str]:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from virttools.errors import ManifestError, Problem
 from virttools.manifest import merge, names, parse
@@ -47,14 +48,19 @@ def load(
     ends = [] if main is None else [main]
     if profiles or addresses or link:
         ends.append(Layer(COMMAND_LINE, _options(profiles, addresses, link)))
+    return _together(tuple(ends), site)
+
+
+@lru_cache(maxsize=64)
+def _together(ends: tuple[Layer, ...], site: str) -> Loaded:
+    """What these layers and all that they include come to; a thousand domains often share them."""
     gathering = _Gathering(f"{site}/profiles")
     read_ends = [gathering.understood(layer) for layer in ends]
     for parsed in read_ends:
         gathering.include(parsed, ())
     for layer, parsed in zip(ends, read_ends, strict=True):
         gathering.add(layer, parsed)
-    file = main.file if main is not None and main.file != DEFAULT else f"the manifest of {domain}"
-    return Loaded(gathering.merged(file), tuple(gathering.layers))
+    return Loaded(gathering.merged(ends[0].file if ends else DEFAULT), tuple(gathering.layers))
 
 
 def reload(layers: Sequence[Layer]) -> Manifest:
