@@ -5,7 +5,7 @@ import stat
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from virttools.errors import ApplyError
+from virttools.errors import ApplyError, Busy
 from virttools.host.facts import Kind
 from virttools.tree import beneath, reach
 from virttools.tree.actions import (
@@ -155,7 +155,13 @@ class TreeView:
 
     def entries(self) -> Sequence[ViewFile]:
         if self._entries is None:
-            walked = beneath.walk(self._tree_fd)
+            try:
+                walked = list(beneath.walk(self._tree_fd))
+            except OSError as error:
+                raise Busy(
+                    f"cannot look through the tree: {error.strerror}",
+                    hint="somebody is changing it: try again",
+                ) from error
             self._entries = sorted(self._file(path, status) for path, status in walked)
         return self._entries
 
