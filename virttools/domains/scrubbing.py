@@ -16,7 +16,7 @@ from virttools.tree.findings import Context, Finding
 from virttools.tree.inspection import Cache
 from virttools.tree.record import Entry
 from virttools.tree.root import open_root
-from virttools.tree.view import PlanView, TreeView
+from virttools.tree.view import BuiltView, PlanView, TreeView, View
 
 Findings = tuple[Finding, ...]
 
@@ -35,11 +35,8 @@ _seen: Cache = {}
 
 def foresee(plan: Plan, manifest: Manifest, around: Neighbours) -> tuple[Findings, Findings]:
     """What scrub would mend in the tree of that plan, and what would then fail the build."""
-    view = PlanView(plan)
     context = _context(plan.domain, manifest, around)
-    scrubbed = scrubber.find(view, context, _selected(manifest), manifest.scrub.keep)
-    hits = secrets.scan(view, context, manifest.scrub.keep, frozenset(), _seen)
-    return scrubbed, tuple(hit for hit in hits if not _is_mended(hit, scrubbed))
+    return _look(PlanView(plan), context, _selected(manifest), manifest.scrub.keep)
 
 
 def clean(
@@ -50,19 +47,21 @@ def clean(
     hooked: programs of the site changed the tree, so the plan does not say what is in it.
     Raises SecretFound with every hit of the scan, as file, line and operation.
     """
-    view = TreeView(built.tree_fd)
     context = _context(built.plan.domain, manifest, around)
-    scrubbed = scrubber.find(view, context, _selected(manifest), manifest.scrub.keep)
-    entries = built.entries
-    if scrubbed:
-        scrubber.mend(built.tree_fd, scrubbed)
-        view = TreeView(built.tree_fd)
+    tree_fd, keep = built.tree_fd, manifest.scrub.keep
+    entries, pristine = built.entries, built.pristine
     if hooked:
-        entries = describe.whole(built.tree_fd, entries, rule="hook", origin="hooks")
-    elif scrubbed:
-        entries = _entries_after(built.tree_fd, entries, scrubbed)
-    pristine = frozenset() if hooked else built.pristine
-    hits = secrets.scan(view, context, manifest.scrub.keep, pristine, _seen)
+        entries = describe.whole(tree_fd, entries, rule="hook", origin="hooks")
+        pristine = frozenset()
+    view = BuiltView(tree_fd, entries)
+    scrubbed = scrubber.find(
+        view, context, _selected(manifest), keep, pristine=pristine, cache=_seen
+    )
+    if scrubbed:
+        scrubber.mend(tree_fd, scrubbed)
+        entries = _entries_after(tree_fd, entries, scrubbed)
+        view = BuiltView(tree_fd, entries)
+    hits = secrets.scan(view, context, keep, pristine, _seen)
     if hits:
         raise _refusal(built.plan.domain, hits)
     return scrubbed, entries
@@ -80,14 +79,20 @@ def scrub(
         context = _context(domain, manifest, neighbours.look(root_path, ()))
         names = scrubber.select(operations) if operations is not None else _selected(manifest)
         with root.open_tree(domain) as tree_fd:
-            keep = manifest.scrub.keep
             view = TreeView(tree_fd)
-            found = scrubber.find(view, context, names, keep)
+            found, left = _look(view, context, names, manifest.scrub.keep)
             if not dry_run:
                 scrubber.mend(tree_fd, found)
-                view = TreeView(tree_fd)
-            hits = secrets.scan(view, context, keep, frozenset(), _seen)
-    return Report(found, tuple(hit for hit in hits if not dry_run or not _is_mended(hit, found)))
+                left = secrets.scan(TreeView(tree_fd), context, manifest.scrub.keep)
+    return Report(found, left)
+
+
+def _look(
+    view: View, context: Context, operations: tuple[str, ...], keep: Sequence[str]
+) -> tuple[Findings, Findings]:
+    """What the operations would mend, and what the scan would see after that."""
+    found = scrubber.find(view, context, operations, keep, cache=_seen)
+    return found, secrets.scan(scrubber.mended(view, found), context, keep, cache=_seen)
 
 
 def _context(domain: str, manifest: Manifest, around: Neighbours) -> Context:
@@ -97,14 +102,6 @@ def _context(domain: str, manifest: Manifest, around: Neighbours) -> Context:
 
 def _selected(manifest: Manifest) -> tuple[str, ...]:
     return scrubber.select(manifest.scrub.operations)
-
-
-def _is_mended(hit: Finding, scrubbed: Findings) -> bool:
-    return any(
-        (done.path == hit.path and done.line in (None, hit.line))
-        or hit.path.startswith(f"{done.path}/")
-        for done in scrubbed
-    )
 
 
 def _entries_after(
