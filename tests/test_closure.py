@@ -317,6 +317,16 @@ def test_musl_searches_its_path_file_and_inherits_runpath(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
+def test_musl_ignores_an_rpath_with_tokens_it_does_not_know(tmp_path: Path) -> None:
+    """One $LIB spoils the whole RPATH, where glibc would read the rest."""
+    files = {
+        MUSL: elf(),
+        "/bin/prog": elf(*needs("liba.so"), ("rpath", "$LIB/x:/opt"), interp=MUSL),
+        "/opt/liba.so": elf(),
+    }
+    assert [missing.name for missing in closed(tmp_path, files).missing] == ["liba.so"]
+
+
 def test_a_musl_library_finds_its_loader(tmp_path: Path) -> None:
     """Without PT_INTERP the C library's name tells which loader is meant."""
     files = {MUSL: elf(), "/usr/lib/libz.so.1": elf(*needs("libc.musl-x86_64.so.1"))}

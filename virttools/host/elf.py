@@ -6,7 +6,6 @@ Every read is bounded and every number checked: the files may be hostile. Layout
 import os
 import stat
 import struct
-from collections.abc import Iterator
 
 EM_386, EM_ARM, EM_X86_64, EM_AARCH64 = 3, 40, 62, 183
 
@@ -34,6 +33,7 @@ _WINDOW = 8192
 _STRING_LIMIT = 65536
 _STRINGS_LIMIT = 1 << 23
 _SYMBOL_LIMIT = 65536
+_SYMBOL_NAME_LIMIT = 4096
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -317,20 +317,22 @@ def _link(elf: Elf, image: _Image) -> None:
         elf.rpath = None
 
 
-def _notes(data: bytes, order: str) -> Iterator[Dlopen]:
+def _notes(data: bytes, order: str) -> list[Dlopen]:
     """The entries of every .note.dlopen in one note segment."""
     header = struct.Struct(f"{order}III")
+    found: list[Dlopen] = []
     start = 0
     while start + header.size <= len(data):
         name_size, size, kind = header.unpack_from(data, start)
         name = start + header.size
         text = name + (name_size + 3 & ~3)
         if kind == _NOTE_DLOPEN and data[name : name + name_size] == b"FDO\0":
-            yield from _dlopens(data[text : text + size])
+            found += _dlopens(data[text : text + size])
         start = text + (size + 3 & ~3)
+    return found
 
 
-def _dlopens(text: bytes) -> Iterator[Dlopen]:
+def _dlopens(text: bytes) -> list[Dlopen]:
     import json
 
     try:
@@ -339,6 +341,7 @@ def _dlopens(text: bytes) -> Iterator[Dlopen]:
         raise _DamagedError("its .note.dlopen is no JSON") from error
     if not isinstance(entries, list):
         raise _DamagedError("its .note.dlopen is no list")
+    found = []
     for entry in entries:
         if not isinstance(entry, dict):
             raise _DamagedError("its .note.dlopen has an entry that is no object")
@@ -346,14 +349,15 @@ def _dlopens(text: bytes) -> Iterator[Dlopen]:
         if not isinstance(sonames, list) or priority not in _PRIORITIES:
             raise _DamagedError("its .note.dlopen has an entry that says nothing")
         names = tuple(name for name in sonames if isinstance(name, str) and name)
-        yield Dlopen(names, str(entry.get("feature", "")), priority)
+        found.append(Dlopen(names, str(entry.get("feature", "")), priority))
+    return found
 
 
-def _undefined(image: _Image) -> Iterator[str]:
+def _undefined(image: _Image) -> set[str]:
     """The names of the dynamic symbols that are defined elsewhere."""
     single = dict(zip(*image.entries(), strict=True)) if image.dynamic else {}
     if _DT_SYMTAB not in single or _DT_STRTAB not in single:
-        return
+        return set()
     wide = image.layout.bits == 64
     symbol = struct.Struct(image.layout.order + ("I2xH16x" if wide else "I10xH"))
     count = min(_symbols(image, single, symbol.size), _SYMBOL_LIMIT)
@@ -362,10 +366,12 @@ def _undefined(image: _Image) -> Iterator[str]:
     strings = image.bytes(
         image.offset(single[_DT_STRTAB]), min(single.get(_DT_STRSZ, 0), _STRINGS_LIMIT)
     )
+    found = set()
     for name, section in symbol.iter_unpack(whole):
         if section == 0 and 0 < name < len(strings):
-            end = strings.find(b"\0", name)
-            yield strings[name : max(end, name)].decode("utf-8", "surrogateescape")
+            end = strings.find(b"\0", name, name + _SYMBOL_NAME_LIMIT)
+            found.add(strings[name : max(end, name)].decode("utf-8", "surrogateescape"))
+    return found
 
 
 def _symbols(image: _Image, single: dict[int, int], size: int) -> int:
@@ -382,11 +388,11 @@ def _symbols(image: _Image, single: dict[int, int], size: int) -> int:
     return (min(ends) - start) // size if ends else 0
 
 
-def _definitions(image: _Image) -> Iterator[str]:
+def _definitions(image: _Image) -> list[str]:
     """The names of the versions that the file defines."""
     single = dict(zip(*image.entries(), strict=True)) if image.dynamic else {}
     if _DT_VERDEF not in single:
-        return
+        return []
     place = image.offset(single[_DT_VERDEF])
     names = []
     for _ in range(min(single.get(_DT_VERDEFNUM, 0), 4096)):
@@ -395,8 +401,7 @@ def _definitions(image: _Image) -> Iterator[str]:
         if not step:
             break
         place += step
-    if names:
-        yield from image.names(single, names)
+    return image.names(single, names) if names else []
 
 
 def _release(name: str) -> tuple[int, int] | None:

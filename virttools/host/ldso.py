@@ -5,7 +5,6 @@ Sources: ld.so(8), ldconfig(8); elf/dl-load.c, dl-cache.h, dl-hwcaps.c of glibc;
 
 import os
 import struct
-from collections.abc import Iterable
 
 from virttools.host.elf import EM_386, EM_AARCH64, EM_ARM, EM_X86_64
 
@@ -20,7 +19,7 @@ _CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 _EXTENSION_MAGIC = 0xEAA42174
 _EXTENSION_HWCAPS = 1
 _NAMED_HWCAP = 1 << 62
-# Legacy hwcap subdirectories, until glibc 2.36 (sysdeps/x86/dl-hwcap.h): x86_64, tls.
+# Legacy hwcap subdirectories, until glibc 2.36: x86_64 and tls (sysdeps/x86/dl-hwcap.h).
 _LEGACY_HWCAPS = 1 << 1 | 1 << 63
 _NAMES_LIMIT = _NAME_LIMIT = 4096
 
@@ -308,16 +307,16 @@ class Processor:
     ) -> None:
         self.hwcaps = hwcaps
         self.platform = platform
-        self.legacy = tuple(_subsets(legacy_names))
+        self.legacy = _subsets(legacy_names)
         self.legacy_bits = bits
 
 
-def _subsets(names: tuple[str, ...]) -> Iterable[str]:
+def _subsets(names: tuple[str, ...]) -> tuple[str, ...]:
     """Every choice of the names as a path, in the order of _dl_important_hwcaps (glibc 2.36)."""
-    count = len(names)
-    for mask in range((1 << count) - 1, 0, -1):
-        chosen = [name for place, name in enumerate(names) if mask >> (count - 1 - place) & 1]
-        yield "/".join(chosen)
+    found = [""]
+    for name in reversed(names):
+        found = [f"{name}/{path}" for path in found] + found
+    return tuple(path.rstrip("/") for path in found if path)
 
 
 def processor(machine: int, bits: int) -> Processor:
@@ -341,10 +340,10 @@ def x86_processor(cpuinfo: str) -> Processor:
             break
         levels.insert(0, name)
     platform, legacy, bits = "x86_64", ["tls"], _LEGACY_HWCAPS
-    # glibc until 2.36 names these of Intel's processors only (sysdeps/x86/cpu-features.c).
+    # These names are for Intel's own processors only (sysdeps/x86/cpu-features.c).
     if "GenuineIntel" in cpuinfo:
         if flags.issuperset(["avx2", "bmi1", "bmi2", "fma", "abm", "movbe", "popcnt"]):
-            platform, bits = "haswell", bits | 1 << 48
+            platform, bits = "haswell", bits | 1 << 50
         legacy.append(platform)
         if flags.issuperset(["avx512cd", "avx512bw", "avx512dq", "avx512vl"]):
             legacy.append("avx512_1")

@@ -113,8 +113,11 @@ class Search:
         return ldso.expand(text, origin, lib, platform)
 
     def _folders(self, text: str, node: Node) -> tuple[str, ...]:
+        expanded = self.expand(text, node.path)
+        if self.is_musl and "$" in expanded:  # which ignores the whole of it (fixup_rpath)
+            return ()
         found = []
-        for part in self.expand(text, node.path).split(":"):
+        for part in expanded.split(":"):
             if part.startswith("/"):
                 found.append(part.rstrip("/"))
             else:
@@ -145,8 +148,7 @@ class Search:
         """The loader itself answers to that name."""
         if name in (loader.elf.soname, loader.path):
             return True
-        own = name == loader.path.rpartition("/")[2] or ldso.is_musl_itself(name)
-        return self.is_musl and own
+        return self.is_musl and ldso.is_musl_itself(name)
 
     def _system(self, name: str, *, has_nodeflib: bool) -> Found | None:
         folders = () if has_nodeflib else self._configured
