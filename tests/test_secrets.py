@@ -414,3 +414,21 @@ def test_content_of_a_package_is_public(tmp_path: Path) -> None:
     assert scan(copied(source, checksum), CONTEXT) == ()
     assert len(scan(copied(source, "0" * 32), CONTEXT)) == 1
     assert len(scan(copied(source, None), CONTEXT)) == 1
+
+
+def test_unchanged_files_of_packages_are_public_in_a_living_tree(tmp_path: Path) -> None:
+    """Libraries hold the keys of their own self-tests; one that was changed since is looked at again."""
+    key = pem("PRIVATE KEY").encode()
+    files: dict[str, str | bytes] = {
+        "usr/lib/a.so": b"\0" + key,
+        "usr/lib/b.so": b"\0\0" + key,
+        "etc/c": key,
+    }
+    recorded = [
+        Entry(path=f"/{name}", type="file", mode=0o644, uid=0, gid=0, package="gnutls",
+              sha256=sha256(b"\0" + key if name.startswith("usr") else key).hexdigest(), rule="x", origin="x:1")
+        for name in files
+    ]  # fmt: skip
+    with tree(tmp_path, files) as fd:
+        found = scan(TreeView(fd, recorded), CONTEXT)
+    assert [one.path for one in found] == ["/etc/c", "/usr/lib/b.so"]

@@ -1,7 +1,7 @@
 """Reads the files of a view and says what secrets and whose names are in them, each content once."""
 
 from collections.abc import Hashable, Iterator
-from hashlib import md5
+from hashlib import md5, sha256
 from typing import NamedTuple
 
 from virttools.tree import shapes
@@ -9,6 +9,7 @@ from virttools.tree.neighbours import Neighbours, Words, words, words_of_program
 from virttools.tree.view import View, ViewFile
 
 _HEAD = 8192
+_MD5 = 32
 _OVERLAP = 16384
 """Bytes looked at twice where a file is read in windows: longer than any secret that we know by its shape."""
 
@@ -47,13 +48,13 @@ class Inspector:
         return bool(self._pristine) and f"/{file.path}" in self._pristine
 
     def is_public(self, file: ViewFile) -> bool:
-        """True if the file's content is what its package's checksum says. Reads all of it."""
-        if file.md5 is None:
+        """True if the file's content has the digest that makes it public. Reads all of it."""
+        if file.public is None:
             return False
-        digest = md5(usedforsecurity=False)
+        digest = md5(usedforsecurity=False) if len(file.public) == _MD5 else sha256()
         for window in self._view.windows(file.path):
             digest.update(window)
-        return digest.hexdigest() == file.md5
+        return digest.hexdigest() == file.public
 
     def features(self, file: ViewFile) -> Iterator[Features]:
         known = None if file.identity is None else self._cache.get(file.identity)

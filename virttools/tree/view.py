@@ -35,7 +35,7 @@ class ViewFile(NamedTuple):
     """One path of a tree, relative to it. A NamedTuple: it is made 4 times faster than a dataclass.
 
     size: bytes. target: of a symlink. identity: equal for equal content, None where unknown.
-    md5: what the package database has for the content (hex), or None.
+    public: the digest (hex of MD5 or SHA-256) of content that a package ships to everybody, or None.
     """
 
     path: str
@@ -47,7 +47,7 @@ class ViewFile(NamedTuple):
     nlink: int = 1
     target: str | None = None
     identity: Hashable = None
-    md5: str | None = None
+    public: str | None = None
 
 
 class View(Protocol):
@@ -107,7 +107,7 @@ class PlanView:
             case CopyFile():
                 return ViewFile(
                     path, Kind.FILE, action.mode, action.uid, action.gid, action.size,
-                    identity=action.identity, md5=action.md5,
+                    identity=action.identity, public=action.md5,
                 )  # fmt: skip
             case WriteFile(content=content):
                 identity = content if len(content) <= _IDENTITY_LIMIT else None
@@ -147,10 +147,19 @@ def _from_record(entry: Entry) -> ViewFile:
 
 
 class TreeView:
-    """A tree on disk, which its owner may be changing while we look. Mounts below it are not entered."""
+    """A tree on disk, which its owner may be changing while we look. Mounts below it are not entered.
 
-    def __init__(self, tree_fd: int) -> None:
+    recorded: what was put there when it was built: the files of packages that are still as they were are
+    public, but for those in /etc, where an administrator of the host may have had a hand in them.
+    """
+
+    def __init__(self, tree_fd: int, recorded: Iterable[Entry] = ()) -> None:
         self._tree_fd = tree_fd
+        self._public = {
+            entry.path.lstrip("/"): entry.sha256
+            for entry in recorded
+            if entry.package is not None and not entry.path.startswith("/etc/")
+        }
         self._entries: list[ViewFile] | None = None
 
     def entries(self) -> Sequence[ViewFile]:
@@ -175,6 +184,7 @@ class TreeView:
             status.st_size, status.st_nlink,
             target=self._target(path) if kind is Kind.SYMLINK else None,
             identity=_identity(status) if kind is Kind.FILE else None,
+            public=self._public.get(path),
         )  # fmt: skip
 
     def _target(self, path: str) -> str:
@@ -207,7 +217,7 @@ class MendedView:
         if mends is None or not mends.rewritten:
             return file
         size = sum(len(block) for block in self.windows(file.path))
-        return file._replace(size=size, identity=None, md5=None, nlink=1)
+        return file._replace(size=size, identity=None, public=None, nlink=1)
 
 
 def lies_in(path: str, folders: "set[str]") -> bool:
