@@ -49,7 +49,7 @@ class Output:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(heading))
         for name in heading:
             table.add_column(name, overflow="fold")
         for row in rows:
