@@ -44,7 +44,7 @@ def test_equal_content_and_attributes_are_one_object(root: Root, tmp_path: Path)
     shop = Store(root, Copier())
     for name in ("one", "two"):
         action = ground.copy(name, tmp_path / name)
-        shop.object(action, dress(action))
+        shop.take_in(action, dress(action))
     (found,) = objects(root)
     assert found.name.startswith(hashlib.sha256(b"same").hexdigest())
     assert (found.read_text(), found.stat().st_mtime_ns) == ("same", 1)
@@ -58,7 +58,7 @@ def test_another_mode_or_time_is_another_object(root: Root, tmp_path: Path) -> N
     for time, mode in ((1, 0o644), (1, 0o755), (2, 0o644)):
         os.utime(source, ns=(time, time))
         action = ground.copy("file", source)
-        shop.object(action, dress(action, mode))
+        shop.take_in(action, dress(action, mode))
     assert sorted(
         (stat.S_IMODE(o.stat().st_mode), o.stat().st_mtime_ns) for o in objects(root)
     ) == [
@@ -72,10 +72,11 @@ def test_a_warm_store_reads_no_source(root: Root, monkeypatch: pytest.MonkeyPatc
     """What is known by identity is neither opened nor hashed, in this process or the next."""
     action = ground.copy("etc/passwd", OLD, share=True, md5="0" * 32)
     first = Store(root, Copier())
-    made = first.object(action, dress(action))
+    made = first.take_in(action, dress(action))
     first.save()
     monkeypatch.setattr(Copier, "copy", None)
-    again = Store(root, Copier()).object(action, dress(action))
+    again = Store(root, Copier()).find(action, dress(action))
+    assert again is not None
     assert (again.name, again.digest) == (made.name, made.digest)
 
 
@@ -84,7 +85,7 @@ def test_pristine_is_what_the_package_ships(root: Root) -> None:
     right = hashlib.md5(OLD.read_bytes()).hexdigest()
     for md5, expected in ((right, True), ("0" * 32, False), (None, False)):
         action = ground.copy("etc/passwd", OLD, md5=md5)
-        digest = Store(root, Copier()).object(action, dress(action)).digest
+        digest = Store(root, Copier()).take_in(action, dress(action)).digest
         assert (digest.is_pristine(action), digest.md5 is None) == (expected, md5 is None)
 
 
@@ -95,7 +96,7 @@ def test_an_object_that_is_not_what_its_name_says_is_made_anew(
     """Root inside a plain chroot can write a shared inode; what shows it is not handed on."""
     action = ground.copy("etc/passwd", OLD, share=True)
     shop = Store(root, Copier())
-    shop.object(action, dress(action))
+    shop.take_in(action, dress(action))
     shop.save()
     (found,) = objects(root)
     if tampering == "grown":
@@ -111,7 +112,9 @@ def test_an_object_that_is_not_what_its_name_says_is_made_anew(
             found.symlink_to("/etc/shadow")
         else:
             os.mkfifo(found)
-    Store(root, Copier()).object(action, dress(action))
+    again = Store(root, Copier())
+    assert again.find(action, dress(action)) is None
+    again.take_in(action, dress(action))
     (mended,) = objects(root)
     at = mended.lstat()
     assert mended.read_bytes() == OLD.read_bytes()
@@ -123,13 +126,13 @@ def test_a_damaged_index_counts_as_none(root: Root, damage: bytes) -> None:
     """Nothing is believed that is not whole; the next save writes it anew."""
     action = ground.copy("etc/passwd", OLD)
     shop = Store(root, Copier())
-    shop.object(action, dress(action))
+    shop.take_in(action, dress(action))
     shop.save()
     index = Path(root.path, ".virt/store/index")
     index.write_bytes(damage or index.read_bytes()[:-1])
     assert Store(root, Copier()).known(action) is None
     again = Store(root, Copier())
-    again.object(action, dress(action))
+    again.take_in(action, dress(action))
     again.save()
     assert Store(root, Copier()).known(action) is not None
 
@@ -138,8 +141,8 @@ def test_two_builders_learn_from_each_other(root: Root) -> None:
     """Saving keeps what somebody else saved since we loaded."""
     one, two = ground.copy("a", OLD), ground.copy("b", Path("/etc/group"))
     first, second = Store(root, Copier()), Store(root, Copier())
-    first.object(one, dress(one))
-    second.object(two, dress(two))
+    first.take_in(one, dress(one))
+    second.take_in(two, dress(two))
     first.save()
     second.save()
     third = Store(root, Copier())
@@ -152,7 +155,7 @@ def test_a_file_just_written_is_not_remembered(root: Root, tmp_path: Path) -> No
     source.write_text("now")
     action = ground.copy("fresh", source)
     shop = Store(root, Copier())
-    shop.object(action, dress(action))
+    shop.take_in(action, dress(action))
     shop.save()
     assert Store(root, Copier()).known(action) is None
 
@@ -164,7 +167,7 @@ def test_a_source_that_changed_since_the_survey_is_refused(root: Root, tmp_path:
     action = ground.copy("file", source)
     source.write_text("replaced")
     with pytest.raises(ApplyError, match="changed while being copied"):
-        Store(root, Copier()).object(action, dress(action))
+        Store(root, Copier()).take_in(action, dress(action))
     assert os.listdir(root.store_fd) == []
 
 
@@ -183,7 +186,7 @@ def test_an_inode_full_of_links_is_followed_by_another(
     ):
         action = ground.copy("file", OLD, share=True)
         shop = Store(here, Copier())
-        wanted = shop.object(action, dress(action))
+        wanted = shop.take_in(action, dress(action))
         many = tmp_path / "ext4/many"
         many.mkdir()
         fd = os.open(many, os.O_RDONLY)
@@ -202,8 +205,8 @@ def test_what_no_tree_links_to_is_thrown_out(root: Root, tmp_path: Path) -> None
     """Objects in use stay, unused ones and a crash's leavings go, and not while somebody builds."""
     one, two = ground.copy("a", OLD), ground.copy("b", Path("/etc/group"))
     shop = Store(root, Copier())
-    used = shop.object(one, dress(one))
-    shop.object(two, dress(two))
+    used = shop.take_in(one, dress(one))
+    shop.take_in(two, dress(two))
     fd = os.open(tmp_path, os.O_RDONLY)
     shop.link(used, b"in-a-tree", fd)
     os.close(fd)

@@ -5,15 +5,15 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import EPERM
-from typing import TypeVar
+from functools import partial
 
 from virttools.errors import ApplyError, NeedsPrivilege
-from virttools.tree.actions import Action, CopyFile, LinkFile, MakeNode, Plan
+from virttools.tree.actions import Action, LinkFile, MakeNode, Plan
 from virttools.tree.content import Copier
 from virttools.tree.failures import failure
 from virttools.tree.record import Entry
 from virttools.tree.root import Root
-from virttools.tree.spread import spread
+from virttools.tree.spread import Job, spread
 from virttools.tree.staging import Batch, sweep
 from virttools.tree.steps import (
     CopyStep,
@@ -32,10 +32,7 @@ __all__ = ["Built", "build", "building", "discard", "sweep"]
 Progress = Callable[[int], None]
 """Told how many more actions are done."""
 
-_Copying = TypeVar("_Copying", ShareStep, CopyStep)
-
-# Below this a thread costs more than it gains: copying 1 MB takes 1 ms.
-_WORTH_THREADS = 4 << 20
+_Doing = tuple[Action, Callable[[int], None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +120,16 @@ class _Builder:
     def prepare(self, plans: Sequence[Plan]) -> None:
         """Make every action ready, and take into the store what is to be shared."""
         steps = self._steps
-        shares: list[tuple[CopyFile, ShareStep]] = []
+        missing: list[Job] = []
         for plan in plans:
             for action in plan.actions:
-                if id(action) not in steps:
-                    step = ready(action, self._owner, self.store, self._copier, self._root)
-                    steps[id(action)] = step
-                    if isinstance(step, ShareStep) and isinstance(action, CopyFile):
-                        shares.append((action, step))
-        self._spread(shares, lambda step: step.prepare())
+                if id(action) in steps:
+                    continue
+                step = ready(action, self._owner, self.store, self._copier, self._root)
+                steps[id(action)] = step
+                if isinstance(step, ShareStep) and not step.is_stored():
+                    missing.append(Job(action, step.size, step.copy))
+        self._copy(missing)
 
     def build(self, plan: Plan) -> Built:
         """One staging tree. Raises ApplyError, NeedsPrivilege, HostLacks."""
@@ -176,47 +174,32 @@ class _Builder:
         return tree_fd
 
     def _fill(self, plan: Plan, tree_fd: int) -> None:
-        steps = [(action, self._steps[id(action)]) for action in plan.actions]
-        copies = [
-            (action, step)
-            for action, step in steps
-            if type(step) is CopyStep and isinstance(action, CopyFile)
-        ]
-        if self._cost(copies) < _WORTH_THREADS:
-            _perform(steps, tree_fd)
-        else:
-            # Folders come first in a plan, second names after what they name.
-            folders = [pair for pair in steps if type(pair[1]) is DirectoryStep]
-            _perform(folders, tree_fd)
-            self._spread(copies, lambda step: step.perform(tree_fd))
-            done = (DirectoryStep, CopyStep)
-            _perform([pair for pair in steps if type(pair[1]) not in done], tree_fd)
-        for action, step in reversed(steps):
+        folders: list[_Doing] = []
+        copies: list[Job] = []
+        others: list[_Doing] = []
+        last: list[_Doing] = []
+        for action in plan.actions:
+            step = self._steps[id(action)]
             if type(step) is DirectoryStep:
-                with _named(action):
-                    step.finish(tree_fd)
-        self._tell(len(steps))
+                folders.append((action, step.perform))
+                if step.is_special:
+                    last.append((action, step.finish))
+            elif type(step) is CopyStep:
+                copies.append(Job(action, step.size, partial(step.perform, tree_fd)))
+            else:
+                others.append((action, step.perform))
+        _perform(folders, tree_fd)
+        self._copy(copies)
+        # Second names are among the others, and come after what they name.
+        _perform(others, tree_fd)
+        _perform(last[::-1], tree_fd)
+        self._tell(len(plan.actions))
 
-    def _cost(self, copies: Sequence[tuple[CopyFile, ShareStep | CopyStep]]) -> int:
-        """Bytes to be read, as far as that is known beforehand."""
-        return sum(
-            action.size
-            for action, step in copies
-            if type(step) is CopyStep or self.store.known(action) is None
-        )
-
-    def _spread(
-        self, pairs: Sequence[tuple[CopyFile, _Copying]], perform: Callable[[_Copying], None]
-    ) -> None:
-        """Copy on all cores where it is much; progress runs ahead of the plan by as much."""
-
-        def work(pair: tuple[CopyFile, _Copying]) -> None:
-            with _named(pair[0]):
-                perform(pair[1])
-
-        threads = len(os.sched_getaffinity(0)) if self._cost(pairs) >= _WORTH_THREADS else 1
-        spread(pairs, work, threads=threads, progress=self._progress)
-        self._told += len(pairs)
+    def _copy(self, jobs: Sequence[Job]) -> None:
+        """Do copies on all cores where they are big; progress runs ahead of the plan by as many."""
+        threads = len(os.sched_getaffinity(0))
+        spread(jobs, _copy, threads=threads, progress=self._progress)
+        self._told += len(jobs)
 
     def _tell(self, steps: int) -> None:
         ahead = min(self._told, steps)
@@ -245,22 +228,21 @@ class _Builder:
         return frozenset(found)
 
 
-def _perform(steps: Sequence[tuple[Action, Step]], tree_fd: int) -> None:
+def _perform(doings: Sequence[_Doing], tree_fd: int) -> None:
     action: Action | None = None
     try:
-        for action, step in steps:  # noqa: B007  the one that failed, below
-            step.perform(tree_fd)
+        for action, perform in doings:  # noqa: B007  the one that failed, below
+            perform(tree_fd)
     except OSError as error:
         assert action is not None, "only a step fails"
         raise _refusal(action, error) from error
 
 
-@contextmanager
-def _named(action: Action) -> Iterator[None]:
+def _copy(job: Job) -> None:
     try:
-        yield
+        job.copy()
     except OSError as error:
-        raise _refusal(action, error) from error
+        raise _refusal(job.action, error) from error
 
 
 def _refusal(action: Action, error: OSError) -> ApplyError | NeedsPrivilege:

@@ -3,7 +3,6 @@
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EINVAL, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, ETXTBSY, EXDEV
 from hashlib import md5, sha256
@@ -16,6 +15,7 @@ from virttools.tree.actions import CopyFile
 _CHUNK = 1 << 20
 _ZEROS = memoryview(bytes(_CHUNK))
 _NO_CLONE = (EOPNOTSUPP, EXDEV, EINVAL, ENOTTY, ENOSYS, EPERM, ETXTBSY)
+_OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Identity = tuple[int, int, int, int, int]
@@ -65,41 +65,20 @@ def identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-@contextmanager
-def new_file(path: bytes, dir_fd: int) -> Iterator[int]:
-    """A file that was not there before, 0600, for writing. Raises OSError."""
-    fd = os.open(path, _NEW_FILE, 0o600, dir_fd=dir_fd)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def create(path: bytes, dir_fd: int) -> int:
+    """A file that was not there before, 0600, open for writing. Raises OSError."""
+    return os.open(path, _NEW_FILE, 0o600, dir_fd=dir_fd)
 
 
-@contextmanager
-def source(action: CopyFile) -> Iterator[int]:
-    """The host file, for reading, as it was surveyed both before and after.
-
-    Raises ApplyError where it was changed, OSError.
-    """
-    fd = os.open(
-        action.source,
-        os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC,
-    )
-    try:
-        _check(fd, action)
-        yield fd
-        _check(fd, action)
-    finally:
-        os.close(fd)
-
-
-def _check(fd: int, action: CopyFile) -> None:
+def _check(fd: int, action: CopyFile) -> os.stat_result:
+    """Raise ApplyError unless the host file is as it was surveyed."""
     found = os.fstat(fd)
     if identity(found) != action.identity or not stat.S_ISREG(found.st_mode):
         raise ApplyError(
             f"cannot copy {action.source} to /{action.path}: it changed while being copied",
             hint="something on the host writes it (an upgrade?): run this again when that is done",
         )
+    return found
 
 
 class Copier:
@@ -111,17 +90,33 @@ class Copier:
     def copy(self, action: CopyFile, dst_fd: int, known: Digest | None) -> Digest:
         """Fill the empty file dst_fd. known: the digest, where it need not be computed.
 
-        Raises ApplyError where the source changed, OSError.
+        Raises ApplyError where the source is not as it was surveyed before and after, OSError.
         """
-        with source(action) as src_fd:
-            if action.reflink and self._is_cloned(dst_fd, src_fd, action.identity[0]):
-                return known or _read_through(src_fd, action)
-            if _is_sparse(src_fd):
-                return _copy_islands(action, src_fd, dst_fd, known)
-            if known is None:
-                return _copy_hashing(action, src_fd, dst_fd)
-            _transfer(src_fd, dst_fd, action.size)
-            return known
+        src_fd = os.open(action.source, _OLD_FILE)
+        try:
+            found = _check(src_fd, action)
+            digest = self._copy(action, src_fd, dst_fd, known, found)
+            _check(src_fd, action)
+        finally:
+            os.close(src_fd)
+        return digest
+
+    def _copy(
+        self,
+        action: CopyFile,
+        src_fd: int,
+        dst_fd: int,
+        known: Digest | None,
+        found: os.stat_result,
+    ) -> Digest:
+        if action.reflink and self._is_cloned(dst_fd, src_fd, found.st_dev):
+            return known or _read_through(src_fd, action)
+        if found.st_blocks * 512 < found.st_size:
+            return _copy_islands(action, src_fd, dst_fd, known)
+        if known is None:
+            return _copy_hashing(action, src_fd, dst_fd)
+        _transfer(src_fd, dst_fd, action.size)
+        return known
 
     def _is_cloned(self, dst_fd: int, src_fd: int, device: int) -> bool:
         if device in self._cannot_clone:
@@ -134,17 +129,6 @@ class Copier:
             self._cannot_clone.add(device)
             return False
         return True
-
-
-def digest(action: CopyFile) -> Digest:
-    """Read the source for its digest only. Raises ApplyError where it changed, OSError."""
-    with source(action) as src_fd:
-        return _read_through(src_fd, action)
-
-
-def _is_sparse(fd: int) -> bool:
-    found = os.fstat(fd)
-    return found.st_blocks * 512 < found.st_size
 
 
 def _read_through(src_fd: int, action: CopyFile) -> Digest:
@@ -161,7 +145,7 @@ def _pump(action: CopyFile, src_fd: int, sink: Callable[[memoryview], None]) -> 
     while left:
         data = os.read(src_fd, min(left, _CHUNK))
         if not data:
-            break  # it shrank: `source` says so
+            break  # it shrank: the second check says so
         left -= len(data)
         view = memoryview(data)
         sink(view)

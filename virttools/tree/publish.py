@@ -11,7 +11,7 @@ from errno import EEXIST, ENOTEMPTY
 from virttools import linux
 from virttools.errors import ApplyError, DomainExists
 from virttools.tree.apply import Built, discard
-from virttools.tree.content import new_file, write
+from virttools.tree.content import create
 from virttools.tree.record import Record, encode
 from virttools.tree.root import Root, record_file
 
@@ -69,9 +69,9 @@ def _refuse_existing(root: Root, name: str) -> None:
 
 def _write_record(root: Root, built: Built, text: bytes) -> None:
     path = f"{built.staging_name}/{_RECORD}".encode()
-    with new_file(path, root.staging_fd) as fd:
-        os.fchmod(fd, 0o600)
-        write(fd, memoryview(text))
+    with open(create(path, root.staging_fd), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
 
 
 def _rename_record(root: Root, built: Built, name: str) -> None:

@@ -55,56 +55,65 @@ class Owner:
         return None
 
     def xattrs(self, action: CopyFile) -> tuple[tuple[str, bytes], ...]:
-        return tuple(
-            pair for pair in action.xattrs if self.is_root or not pair[0].startswith("security.")
-        )
+        if self.is_root or not action.xattrs:
+            return action.xattrs
+        return tuple(pair for pair in action.xattrs if not pair[0].startswith("security."))
 
 
 class DirectoryStep:
     """A folder is plain at first, its own mode and owner come last: a set-group-id would spread."""
 
-    __slots__ = ("_dress", "_mode", "_path", "entry")
+    __slots__ = ("_dress", "_mode", "_path", "entry", "is_special")
 
     def __init__(self, action: MakeDir, owner: Owner) -> None:
         uid, gid = owner.ids(action)
         self._path = os.fsencode(action.path)
         is_plain = action.mode & 0o7700 == 0o700 and (uid, gid) == (owner.uid, owner.gid)
+        self.is_special = not is_plain
         self._mode = action.mode if is_plain else 0o700
-        self._dress = None if is_plain else (action.mode, uid, gid)
+        self._dress = (action.mode, uid, gid)
         self.entry = _entry(action, "directory", action.mode, uid, gid)
 
     def perform(self, tree_fd: int) -> None:
         os.mkdir(self._path, self._mode, dir_fd=tree_fd)
 
     def finish(self, tree_fd: int) -> None:
-        if self._dress is not None:
-            mode, uid, gid = self._dress
-            os.chown(self._path, uid, gid, dir_fd=tree_fd)
-            os.chmod(self._path, mode, dir_fd=tree_fd)
+        mode, uid, gid = self._dress
+        os.chown(self._path, uid, gid, dir_fd=tree_fd)
+        os.chmod(self._path, mode, dir_fd=tree_fd)
 
 
 class ShareStep:
     """A file that is one inode in many trees."""
 
-    __slots__ = ("_action", "_object", "_owner", "_path", "_store", "entry", "is_pristine")
+    __slots__ = ("_action", "_dress", "_object", "_path", "_store", "entry", "is_pristine", "size")
 
     def __init__(self, action: CopyFile, owner: Owner, store: Store) -> None:
         self._action = action
-        self._owner = owner
+        self.size = action.size
+        self._dress = _dress(action, owner)
         self._store = store
         self._path = os.fsencode(action.path)
         self._object: Object | None = None
 
-    def prepare(self) -> None:
-        """See that the object is in the store. Raises ApplyError, OSError."""
-        dress = _dress(self._action, self._owner)
-        self._object = self._store.object(self._action, dress)
-        digest = self._object.digest
-        self.is_pristine = digest.is_pristine(self._action)
-        self.entry = _copied(self._action, dress, digest)
+    def is_stored(self) -> bool:
+        """Whether the object is in the store already. Raises OSError."""
+        return self._is_had(self._store.find(self._action, self._dress))
+
+    def copy(self) -> None:
+        """Take the host file into the store. Raises ApplyError, OSError."""
+        self._is_had(self._store.take_in(self._action, self._dress))
+
+    def _is_had(self, found: Object | None) -> bool:
+        if found is None:
+            return False
+        self._object = found
+        self.is_pristine = found.digest.is_pristine(self._action)
+        self.entry = _copied(self._action, self._dress, found.digest)
+        return True
 
     def perform(self, tree_fd: int) -> None:
-        assert self._object is not None, "prepare() comes first"
+        assert self._object is not None, "is_stored() or copy() comes first"
         self._store.link(self._object, self._path, tree_fd)
 
 
@@ -120,10 +129,12 @@ class CopyStep:
         "_store",
         "entry",
         "is_pristine",
+        "size",
     )
 
     def __init__(self, action: CopyFile, owner: Owner, store: Store, copier: Copier) -> None:
         self._action = action
+        self.size = action.size
         self._store = store
         self._copier = copier
         self._path = os.fsencode(action.path)
@@ -133,9 +144,12 @@ class CopyStep:
             self._tell(self._digest)
 
     def perform(self, tree_fd: int) -> None:
-        with content.new_file(self._path, tree_fd) as fd:
+        fd = content.create(self._path, tree_fd)
+        try:
             digest = self._copier.copy(self._action, fd, self._digest)
             self._dress.put_on(fd)
+        finally:
+            os.close(fd)
         if self._digest is None:
             self._store.learn(self._action, digest)
             self._digest = digest
@@ -154,17 +168,28 @@ class WriteStep:
         self._path = os.fsencode(action.path)
         self._content = action.content
         self._dress = Dress(action.mode, uid, gid, (), None)
-        self.entry = replace(
-            _entry(action, "file", action.mode, uid, gid),
+        why = action.why
+        self.entry = Entry(
+            path=f"/{action.path}",
+            type="file",
+            mode=action.mode,
+            uid=uid,
+            gid=gid,
             size=len(action.content),
             sha256=sha256(action.content).hexdigest(),
             source=action.source,
+            rule=why.rule,
+            by=None if why.by is None else str(why.by),
+            origin=str(why.origin),
         )
 
     def perform(self, tree_fd: int) -> None:
-        with content.new_file(self._path, tree_fd) as fd:
+        fd = content.create(self._path, tree_fd)
+        try:
             content.write(fd, memoryview(self._content))
             self._dress.put_on(fd)
+        finally:
+            os.close(fd)
 
 
 class SymlinkStep:
@@ -342,8 +367,13 @@ def _entry(action: Action, type_: str, mode: int, uid: int, gid: int) -> Entry:
 
 def _copied(action: CopyFile, dress: Dress, digest: Digest) -> Entry:
     package, version = action.package or (None, None)
-    return replace(
-        _entry(action, "file", dress.mode, dress.uid, dress.gid),
+    why = action.why
+    return Entry(
+        path=f"/{action.path}",
+        type="file",
+        mode=dress.mode,
+        uid=dress.uid,
+        gid=dress.gid,
         size=action.size,
         sha256=digest.sha256,
         xattrs=tuple((name, value.hex()) for name, value in dress.xattrs),
@@ -351,4 +381,7 @@ def _copied(action: CopyFile, dress: Dress, digest: Digest) -> Entry:
         shared=action.share,
         package=package,
         version=version,
+        rule=why.rule,
+        by=None if why.by is None else str(why.by),
+        origin=str(why.origin),
     )

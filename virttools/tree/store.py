@@ -15,7 +15,7 @@ from hashlib import sha256
 
 from virttools.errors import Busy
 from virttools.tree.actions import CopyFile
-from virttools.tree.content import Copier, Digest, Dress, new_file
+from virttools.tree.content import Copier, Digest, Dress, create
 from virttools.tree.root import Root
 
 _INDEX = "index"
@@ -79,17 +79,13 @@ class Store:
         if time.time_ns() - max(mtime, ctime) > _SETTLED_NS:
             self._news[device, inode] = (size, mtime, ctime, digest.sha256, digest.md5)
 
-    def object(self, action: CopyFile, dress: Dress) -> Object:
-        """The object for a host file; copied and hashed in one pass where it is not there yet.
-
-        Raises ApplyError where the source changed, OSError.
-        """
+    def find(self, action: CopyFile, dress: Dress) -> Object | None:
+        """The object for a host file, without reading that, or None. Raises OSError."""
         known = self.known(action)
-        if known is not None:
-            found = Object(known, dress, action.size)
-            if self._is_whole(found):
-                return found
-        return self._take_in(action, dress, known)
+        if known is None:
+            return None
+        found = Object(known, dress, action.size)
+        return found if self._is_whole(found) else None
 
     def _is_whole(self, wanted: Object) -> bool:
         """An object that is not what its name says was tampered with, and is made anew."""
@@ -106,12 +102,19 @@ class Store:
             and _is_same_time(found.st_mtime_ns, dress.mtime_ns or 0)
         )
 
-    def _take_in(self, action: CopyFile, dress: Dress, known: Digest | None) -> Object:
+    def take_in(self, action: CopyFile, dress: Dress) -> Object:
+        """Copy a host file into the store, hashing it in the same pass.
+
+        Raises ApplyError where the source changed, OSError.
+        """
         temporary = f"{_TEMPORARY}{os.urandom(12).hex()}".encode()
+        fd = create(temporary, self._fd)
         try:
-            with new_file(temporary, self._fd) as fd:
-                digest = self._copier.copy(action, fd, known)
+            try:
+                digest = self._copier.copy(action, fd, None)
                 dress.put_on(fd)
+            finally:
+                os.close(fd)
             made = Object(digest, dress, action.size)
             self._name(temporary, made)
         except BaseException:
@@ -156,13 +159,10 @@ class Store:
             return
         temporary = f"{_TEMPORARY}{os.urandom(12).hex()}".encode()
         src_fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
-        try:
-            with new_file(temporary, self._fd) as fd:
-                while os.copy_file_range(src_fd, fd, 1 << 30):
-                    pass
-                full.dress.put_on(fd)
-        finally:
-            os.close(src_fd)
+        with open(src_fd, "rb"), open(create(temporary, self._fd), "wb") as file:
+            while os.copy_file_range(src_fd, file.fileno(), 1 << 30):
+                pass
+            full.dress.put_on(file.fileno())
         self._name(temporary, full)
 
     def save(self) -> None:
@@ -236,6 +236,6 @@ def _load(store_fd: int) -> dict[tuple[int, int], _Row]:
 def _write_index(store_fd: int, index: dict[tuple[int, int], _Row]) -> None:
     text = marshal.dumps(index, 4)
     temporary = f"{_TEMPORARY}{os.urandom(12).hex()}"
-    with new_file(temporary.encode(), store_fd) as fd, open(fd, "wb", closefd=False) as file:
+    with open(create(temporary.encode(), store_fd), "wb") as file:
         file.write(sha256(text).digest() + text)
     os.rename(temporary, _INDEX, src_dir_fd=store_fd, dst_dir_fd=store_fd)
