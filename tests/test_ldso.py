@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from virttools import linux
 from virttools.host import ldso
 from virttools.host.sysroot import Sysroot
 
@@ -169,6 +170,32 @@ def test_the_variants_for_a_processor_come_best_first(
     assert found.platform == platform
     if legacy is not None:
         assert list(found.legacy) == legacy
+
+
+@pytest.mark.parametrize(
+    ("machine", "platform", "hwcaps"),
+    [
+        (21, "power10", ("power10", "power9")),
+        (21, "power9", ("power9",)),
+        (21, "power8", ()),
+        (22, "z14", ("z14", "z13")),
+        (22, "z900", ()),
+        (22, "", ()),
+    ],
+)
+def test_numbered_processors_run_what_their_elders_run(
+    machine: int, platform: str, hwcaps: tuple[str, ...]
+) -> None:
+    """POWER and IBM Z count upwards; z900 is the oldest, not the newest."""
+    assert ldso.numbered_processor(machine, platform).hwcaps == hwcaps
+
+
+def test_this_process_knows_its_platform() -> None:
+    """AT_PLATFORM comes from the kernel, as $PLATFORM of ld.so does."""
+    expected = {"x86_64": "x86_64", "aarch64": "aarch64"}.get(os.uname().machine)
+    if expected is None:
+        pytest.skip("no name known for this machine")
+    assert linux.auxiliary_text(15) == expected
 
 
 def test_a_processor_of_another_machine_has_no_variants() -> None:

@@ -91,3 +91,11 @@ def chroot_fd(dir_fd: int) -> None:
     """Make the directory dir_fd the root and the working directory of this process."""
     os.fchdir(dir_fd)
     os.chroot(".")
+
+
+def auxiliary_text(kind: int) -> str:
+    """The text that an AT_* entry of this process's auxiliary vector points to (getauxval(3)), or ""."""
+    _libc.getauxval.restype = ctypes.c_void_p
+    _libc.getauxval.argtypes = (ctypes.c_ulong,)
+    place = _libc.getauxval(kind)
+    return ctypes.string_at(place).decode("ascii", "replace") if place else ""

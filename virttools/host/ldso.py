@@ -327,7 +327,9 @@ def processor(machine: int, bits: int) -> Processor:
     if machine == EM_X86_64:
         return x86_processor(_cpuinfo())
     if machine in (21, 22):
-        return _numbered_processor(machine, _auxiliary_platform() or plain)
+        from virttools import linux
+
+        return numbered_processor(machine, linux.auxiliary_text(_AT_PLATFORM) or plain)
     return Processor((), plain, (), 0)
 
 
@@ -353,7 +355,7 @@ def x86_processor(cpuinfo: str) -> Processor:
     return Processor(tuple(levels), platform, (*legacy, "x86_64"), bits)
 
 
-def _numbered_processor(machine: int, platform: str) -> Processor:
+def numbered_processor(machine: int, platform: str) -> Processor:
     """ppc64le: power10, power9; s390x: z16 … z13. Each runs what its elders run."""
     known = {21: ("power10", "power9"), 22: ("z16", "z15", "z14", "z13")}[machine]
     ours = int("".join(filter(str.isdecimal, platform)) or "0")
@@ -370,17 +372,6 @@ def _cpuinfo() -> str:
         return os.read(fd, 8192).decode("ascii", "replace")
     finally:
         os.close(fd)
-
-
-def _auxiliary_platform() -> str:
-    """AT_PLATFORM of this process (getauxval(3))."""
-    import ctypes
-
-    getauxval = ctypes.CDLL(None).getauxval
-    getauxval.restype = ctypes.c_void_p
-    getauxval.argtypes = (ctypes.c_ulong,)
-    found = getauxval(_AT_PLATFORM)
-    return ctypes.string_at(found, 64).partition(b"\0")[0].decode("ascii") if found else ""
 
 
 def configured(host: "Sysroot") -> tuple[str, ...]:
