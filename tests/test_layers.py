@@ -23,8 +23,8 @@ MODULES = {
         manifest.forms manifest.keys manifest.merge manifest.model manifest.names manifest.parse
         manifest.positions manifest.schema
         host.facts host.scripts
-        tree.accounts tree.actions tree.failures tree.findings tree.globs tree.neighbours tree.operations
-        tree.paths tree.plan tree.record tree.rendering tree.rulebook tree.shapes tree.skeleton
+        tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
+        tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.skeleton
         enter.accounts enter.environment enter.options
         serve.routes
     """,
@@ -35,13 +35,13 @@ MODULES = {
         host.bundles.pam host.bundles.perl host.bundles.python host.bundles.rule host.bundles.terminfo host.bundles.vim
         host.closure host.elf host.gather host.ldso host.packages host.program host.search
         host.surroundings host.survey host.sysroot host.templates
-        tree.describe tree.inspection tree.lookers tree.processes tree.reach tree.secrets
-        tree.users tree.view
+        tree.describe scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
+        tree.users scrub.view
         enter.inside enter.program
     """,
     "doer": """
-        tree.apply tree.content tree.delete tree.ground tree.locks tree.mend tree.publish
-        tree.remove tree.root tree.scrub tree.spread tree.staging tree.steps tree.store
+        tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
+        tree.remove tree.root scrub.search tree.spread tree.staging tree.steps tree.store
         enter.execute
         serve.wrapper
     """,

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from virttools.errors import ApplyError, UsageError
 from virttools.host.facts import Kind, Why
 from virttools.manifest.model import Origin
+from virttools.scrub.findings import Context, Finding
+from virttools.scrub.globs import Paths
+from virttools.scrub.operations import BY_NAME, OPERATIONS
+from virttools.scrub.search import find, mend, mended, select
+from virttools.scrub.view import PlanView, TreeView, View, read
 from virttools.tree.actions import CopyFile, LinkFile, MakeDir, MakeSymlink, Plan, WriteFile
-from virttools.tree.findings import Context, Finding
-from virttools.tree.globs import Paths
-from virttools.tree.operations import BY_NAME, OPERATIONS
-from virttools.tree.scrub import find, mend, mended, select
-from virttools.tree.view import PlanView, TreeView, View, read
 
 HASH = "$6$saltsalt$" + "h" * 86
 KEY = (
@@ -479,7 +479,7 @@ def test_kept_paths_stay_and_what_is_beside_them_goes(tmp_path: Path) -> None:
 def test_kept_files_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """-v names each file that stays because the manifest keeps it."""
     plant(tmp_path, {"root/.netrc": "x", "root/.profile": "x"})
-    with caplog.at_level("INFO", logger="virttools.tree.scrub"):
+    with caplog.at_level("INFO", logger="virttools.scrub.search"):
         assert findings(tmp_path, "root/*") == []
     assert caplog.messages == ["kept: /root/.netrc"]
 

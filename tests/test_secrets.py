@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from virttools.host.facts import Why
 from virttools.manifest.model import Origin
-from virttools.tree import shapes
+from virttools.scrub import shapes
+from virttools.scrub.findings import Context
+from virttools.scrub.inspection import Cache
+from virttools.scrub.neighbours import Neighbours, words, words_of_program
+from virttools.scrub.search import find, mended, select
+from virttools.scrub.secrets import scan
+from virttools.scrub.view import WINDOW, BuiltView, PlanView, TreeView
 from virttools.tree.actions import CopyFile, Plan
-from virttools.tree.findings import Context
-from virttools.tree.inspection import Cache
-from virttools.tree.neighbours import Neighbours, words, words_of_program
 from virttools.tree.record import Entry
-from virttools.tree.scrub import find, mended, select
-from virttools.tree.secrets import scan
-from virttools.tree.view import WINDOW, BuiltView, PlanView, TreeView
 
 BODY = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2"
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from virttools.errors import ApplyError, Busy
+from virttools.scrub.findings import Context, Deed, Finding
+from virttools.scrub.operations import OPERATIONS
+from virttools.scrub.search import find, mend, select
+from virttools.scrub.secrets import scan
+from virttools.scrub.view import TreeView
 from virttools.tree.delete import delete
-from virttools.tree.findings import Context, Deed, Finding
-from virttools.tree.operations import OPERATIONS
-from virttools.tree.scrub import find, mend, select
-from virttools.tree.secrets import scan
-from virttools.tree.view import TreeView
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -251,10 +251,10 @@ MOUNTED = """
 import os, sys
 from virttools.errors import Busy
 from virttools.tree.delete import delete
-from virttools.tree.findings import Context
-from virttools.tree.scrub import find, mend, select
-from virttools.tree.secrets import scan
-from virttools.tree.view import TreeView
+from virttools.scrub.findings import Context
+from virttools.scrub.search import find, mend, select
+from virttools.scrub.secrets import scan
+from virttools.scrub.view import TreeView
 context = Context(domain="domain1.com", other_names=("domain2.com",))
 tree_fd = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
 found = find(TreeView(tree_fd), context, select(("all",)))

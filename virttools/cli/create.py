@@ -1,11 +1,11 @@
 """`virt create`: from manifests to published domains; without a name it asks, as virtfs did."""
 
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
 
+from virttools.cli.asking import is_possible
 from virttools.cli.output import Output, size
 from virttools.domains import create as creating
 from virttools.domains.create import Created, Options, Preview, Wish
@@ -92,7 +92,7 @@ def _refuse_shared_address(domains: list[str], ip: list[str]) -> None:
 
 def _ask(root: str, *, asking: bool) -> tuple[list[str], str]:
     """The two questions of the HOWTO's virtfs, on a terminal."""
-    if not asking or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not asking or not is_possible():
         raise UsageError("cannot create a domain: none is named", hint="virt create domain1.com")
     import questionary
 
@@ -124,7 +124,7 @@ def _preview(output: Output, previews: tuple[Preview, ...]) -> None:
     output.result("create", {"plans": rows}, lines)
     refused = [finding for one in previews for finding in one.refused]
     if refused and not output.json:
-        output.note(f"virt: these {len(refused)} findings would stop the build")
+        output.note("virt: what is marked `refuse` would stop the build")
     if refused:
         raise typer.Exit(SecretFound.exit_code)
 

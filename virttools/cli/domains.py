@@ -1,15 +1,15 @@
 """`virt list`, `show`, `why` and `remove`."""
 
-import sys
 from typing import Annotated
 
 import typer
 
+from virttools.cli.asking import confirm
 from virttools.cli.output import Output, size
 from virttools.domains import inspect
 from virttools.domains import remove as removing
 from virttools.domains.inspect import Summary
-from virttools.errors import UnknownDomain, UsageError
+from virttools.errors import UnknownDomain
 from virttools.manifest import names
 from virttools.tree.record import Entry
 from virttools.tree.root import open_root
@@ -130,20 +130,10 @@ def remove(
     output: Output = ctx.obj
     wanted = list(dict.fromkeys(names.domain(text) for text in domains))
     if not yes:
-        _confirm(wanted, output.settings.root)
+        confirm(
+            f"remove {', '.join(wanted)}",
+            f"All mail, homes and data of it below {output.settings.root} go.",
+        )
     removing.remove(output.settings.root, wanted)
     lines = [] if output.quiet else [f"removed {name}" for name in wanted]
     output.result("remove", {"removed": wanted}, lines)
-
-
-def _confirm(wanted: list[str], root: str) -> None:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(
-            f"cannot remove {', '.join(wanted)} without being sure: there is no terminal to ask",
-            hint="--yes says so beforehand",
-        )
-    import questionary
-
-    told = f"Remove {', '.join(wanted)} with all mail, homes and data below {root}?"
-    if not questionary.confirm(told, default=False).ask():
-        raise UsageError("cannot remove anything: the answer was no")

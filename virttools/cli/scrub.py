@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
+from virttools.cli.asking import confirm
 from virttools.cli.output import Output
 from virttools.domains import scrubbing
 from virttools.errors import SecretFound, UsageError
 from virttools.manifest import names
-from virttools.tree.operations import OPERATIONS
+from virttools.scrub.operations import OPERATIONS
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +32,7 @@ def scrub(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Name what would go; change nothing.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove host keys, password hashes, histories, logs and the names of other domains from a tree."""
     output: Output = ctx.obj
@@ -39,6 +41,11 @@ def scrub(
         return
     if domain is None:
         raise UsageError("cannot scrub: no domain is named", hint="virt scrub domain1.com")
+    if not yes and not dry_run:
+        confirm(
+            f"scrub {domain}",
+            "Its host keys, mail, logs, histories and credentials go, and its passwords are locked.",
+        )
     words = tuple(operations.split(",")) if operations is not None else None
     report = scrubbing.scrub(
         output.settings.root, names.domain(domain), operations=words, dry_run=dry_run

@@ -12,9 +12,9 @@ from virttools.host import templates
 from virttools.host.survey import survey
 from virttools.manifest.load import Loaded
 from virttools.manifest.model import DevLog, Manifest
+from virttools.scrub.findings import Finding
 from virttools.tree import apply, publish
 from virttools.tree.actions import Plan
-from virttools.tree.findings import Finding
 from virttools.tree.plan import Blueprint, prepare
 from virttools.tree.record import Record
 from virttools.tree.root import Root, open_root

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from virttools.errors import DomainExists, UnknownDomain
-from virttools.tree.findings import Context
+from virttools.scrub.findings import Context
 from virttools.tree.root import Root, open_root
 
 

@@ -8,15 +8,16 @@ from virttools.domains.neighbours import Neighbours
 from virttools.errors import Problem, SecretFound
 from virttools.manifest.load import reload
 from virttools.manifest.model import Manifest
-from virttools.tree import describe, secrets
-from virttools.tree import scrub as scrubber
+from virttools.scrub import search as scrubber
+from virttools.scrub import secrets
+from virttools.scrub.findings import Context, Finding
+from virttools.scrub.inspection import Cache
+from virttools.scrub.view import BuiltView, PlanView, TreeView, View
+from virttools.tree import describe
 from virttools.tree.actions import Plan
 from virttools.tree.apply import Built
-from virttools.tree.findings import Context, Finding
-from virttools.tree.inspection import Cache
 from virttools.tree.record import Entry
 from virttools.tree.root import open_root
-from virttools.tree.view import BuiltView, PlanView, TreeView, View
 
 Findings = tuple[Finding, ...]
 
@@ -75,15 +76,16 @@ def scrub(
     Raises UnknownDomain, Busy, UsageError for an operation that is not there.
     """
     with open_root(root_path) as root, root.lock(domain):
-        manifest = reload(root.read_record(domain).layers)
+        record = root.read_record(domain)
+        manifest = reload(record.layers)
         context = _context(domain, manifest, neighbours.look(root_path, ()))
         names = scrubber.select(operations) if operations is not None else _selected(manifest)
         with root.open_tree(domain) as tree_fd:
-            view = TreeView(tree_fd)
+            view = TreeView(tree_fd, record.entries)
             found, left = _look(view, context, names, manifest.scrub.keep)
             if not dry_run:
                 scrubber.mend(tree_fd, found)
-                left = secrets.scan(TreeView(tree_fd), context, manifest.scrub.keep)
+                left = secrets.scan(TreeView(tree_fd, record.entries), context, manifest.scrub.keep)
     return Report(found, left)
 
 
@@ -116,12 +118,16 @@ def _entries_after(
     )
 
 
+def _count(hits: Findings) -> str:
+    return "1 thing" if len(hits) == 1 else f"{len(hits)} things"
+
+
 def _refusal(domain: str, hits: Findings) -> SecretFound:
     problems = tuple(
         Problem(hit.path, hit.line or 0, f"{hit.what} (operation {hit.operation})") for hit in hits
     )
     return SecretFound(
-        f"cannot publish {domain}: {len(hits)} things in it must not be published",
+        f"cannot publish {domain}: {_count(hits)} in it must not be published",
         problems=problems,
         hint="take them out of what the manifest copies, or name their paths in `scrub.keep`",
     )

@@ -4,9 +4,9 @@ from collections.abc import Hashable, Iterator
 from hashlib import md5, sha256
 from typing import NamedTuple
 
-from virttools.tree import shapes
-from virttools.tree.neighbours import Neighbours, Words, words, words_of_program
-from virttools.tree.view import View, ViewFile
+from virttools.scrub import shapes
+from virttools.scrub.neighbours import Neighbours, Words, words, words_of_program
+from virttools.scrub.view import View, ViewFile
 
 _HEAD = 8192
 _MD5 = 32

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Iterable, Iterator
 
 from virttools.host.facts import Kind
-from virttools.tree import lookers
-from virttools.tree.findings import Context, Deed, Finding, printable
-from virttools.tree.globs import Paths
-from virttools.tree.inspection import Cache, Features, Inspector, Secret
-from virttools.tree.lookers import Scene
-from virttools.tree.neighbours import Neighbours
-from virttools.tree.view import View, ViewFile
+from virttools.scrub import lookers
+from virttools.scrub.findings import Context, Deed, Finding, printable
+from virttools.scrub.globs import Paths
+from virttools.scrub.inspection import Cache, Features, Inspector, Secret
+from virttools.scrub.lookers import Scene
+from virttools.scrub.neighbours import Neighbours
+from virttools.scrub.view import View, ViewFile
 
 _log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from virttools.tree.findings import Deed
-from virttools.tree.globs import first_folder, translate
-from virttools.tree.operations import BY_NAME, Operation, Rule
+from virttools.scrub.findings import Deed
+from virttools.scrub.globs import first_folder, translate
+from virttools.scrub.operations import BY_NAME, Operation, Rule
 
 _MOST_REMEMBERED = 1 << 16
 _ORDER = (Deed.REMOVE, Deed.EMPTY, Deed.DROP)

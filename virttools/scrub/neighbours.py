@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
-from virttools.tree.findings import Context
+from virttools.scrub.findings import Context
 
 _LONGEST = 320
 """Bytes of a word that are looked at, from its end: a host name has 253 (RFC 1123)."""

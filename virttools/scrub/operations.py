@@ -7,7 +7,7 @@ block devices), flag-reconfiguration (a tree does not boot).
 from dataclasses import dataclass
 
 from virttools.host.facts import Kind
-from virttools.tree.findings import Deed
+from virttools.scrub.findings import Deed
 
 _ANYTHING = frozenset(Kind)
 _NO_FOLDERS = _ANYTHING - {Kind.DIRECTORY}
@@ -16,7 +16,7 @@ _FILES = frozenset({Kind.FILE})
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is done to each path that a glob matches (tree.globs) and that is of one of these kinds.
+    """What is done to each path that a glob matches (scrub.globs) and that is of one of these kinds.
 
     A glob that starts with "~/" is looked for in every home. lines: what marks the lines that DROP drops.
     """
@@ -31,7 +31,7 @@ class Rule:
 class Operation:
     """name: as `--operations` takes it. summary: what it does. what: the thing it finds, for messages.
 
-    looks_inside: there is more to it than paths (tree.lookers).
+    looks_inside: there is more to it than paths (scrub.lookers).
     """
 
     name: str

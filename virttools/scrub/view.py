@@ -7,7 +7,9 @@ from typing import NamedTuple, Protocol
 
 from virttools.errors import ApplyError, Busy
 from virttools.host.facts import Kind
-from virttools.tree import beneath, reach
+from virttools.scrub import reach
+from virttools.scrub.findings import Mends, printable
+from virttools.tree import beneath
 from virttools.tree.actions import (
     Action,
     CopyFile,
@@ -19,7 +21,6 @@ from virttools.tree.actions import (
     Plan,
     WriteFile,
 )
-from virttools.tree.findings import Mends, printable
 from virttools.tree.record import Entry
 
 WINDOW = 4 << 20

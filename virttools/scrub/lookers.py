@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from virttools.host.facts import Kind
-from virttools.tree import shapes
-from virttools.tree.findings import Context, Deed, Finding, line_digest, printable
-from virttools.tree.globs import translate
-from virttools.tree.inspection import Inspector
-from virttools.tree.neighbours import Neighbours, words, words_of_path
+from virttools.scrub import shapes
+from virttools.scrub.findings import Context, Deed, Finding, line_digest, printable
+from virttools.scrub.globs import translate
+from virttools.scrub.inspection import Inspector
+from virttools.scrub.neighbours import Neighbours, words, words_of_path
+from virttools.scrub.view import View, ViewFile, read
 from virttools.tree.paths import Links
-from virttools.tree.view import View, ViewFile, read
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Finds what must not be in a tree, by the chosen operations; `mend` (tree.mend) does what the findings say."""
+"""Finds what must not be in a tree, by the chosen operations; `mend` (scrub.mend) does what the findings say."""
 
 import logging
 import re
@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 
 from virttools.errors import UsageError
-from virttools.tree.findings import Context, Deed, Finding, by_path, line_digest, printable
-from virttools.tree.globs import Paths
-from virttools.tree.inspection import Cache, Inspector
-from virttools.tree.lookers import LOOKERS, Scene
-from virttools.tree.mend import mend
-from virttools.tree.neighbours import Neighbours
-from virttools.tree.operations import BY_NAME, OPERATIONS
-from virttools.tree.rulebook import Applied, rulebook
-from virttools.tree.view import MendedView, View, ViewFile, read
+from virttools.scrub.findings import Context, Deed, Finding, by_path, line_digest, printable
+from virttools.scrub.globs import Paths
+from virttools.scrub.inspection import Cache, Inspector
+from virttools.scrub.lookers import LOOKERS, Scene
+from virttools.scrub.mend import mend
+from virttools.scrub.neighbours import Neighbours
+from virttools.scrub.operations import BY_NAME, OPERATIONS
+from virttools.scrub.rulebook import Applied, rulebook
+from virttools.scrub.view import MendedView, View, ViewFile, read
 
 __all__ = ["OPERATIONS", "find", "mend", "mended", "select"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from errno import EBUSY, EFBIG
 
 from virttools.errors import ApplyError, Busy
-from virttools.tree import reach
+from virttools.scrub import reach
+from virttools.scrub.findings import Finding, Mends, by_path, printable
+from virttools.scrub.view import LONGEST_TEXT
 from virttools.tree.beneath import replace_file
 from virttools.tree.delete import delete
-from virttools.tree.findings import Finding, Mends, by_path, printable
-from virttools.tree.view import LONGEST_TEXT
 
 _READ = os.O_RDONLY | os.O_NONBLOCK
 
