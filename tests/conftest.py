@@ -17,8 +17,8 @@ def as_root() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,  # noqa: ARG001  pluggy passes by name
-    call: pytest.CallInfo[None],  # noqa: ARG001
+    item: pytest.Item,
+    call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With VIRT_MUST_WORK=1 a skip is a failure: what could not run did not prove anything."""
     report = yield

@@ -352,6 +352,17 @@ def test_a_resolver_remembers_nothing_wrong_between_files(tmp_path: Path) -> Non
             assert shared.closure(name) == Resolver(str(tmp_path)).closure(name)
 
 
+def test_a_second_name_of_a_loaded_file_is_an_extra(tmp_path: Path) -> None:
+    """ld.so loads the file once, and so ldd lists it once; in the tree both names must be there."""
+    place(tmp_path / "lib/liba.so.1.0", elf(("soname", "liba.so.1.0")))
+    for name in ("liba.so.1", "liba.so"):
+        (tmp_path / "lib" / name).symlink_to("liba.so.1.0")
+    prog = elf(*needs("liba.so.1", "liba.so"), interp=LOADER)
+    found = closed(tmp_path, {"/bin/prog": prog})
+    assert paths(found.libraries) == ["/lib/liba.so.1"]
+    assert "/lib/liba.so" in paths(found.extras)
+
+
 def test_circles_end(tmp_path: Path) -> None:
     """Libraries that need each other, themselves, and the program."""
     found = closed(

@@ -52,7 +52,7 @@ def test_the_first_line_of_a_record_is_its_head(record: Record) -> None:
 @pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b'{"schema": 1}', b"\xff"])
 def test_a_damaged_record_is_said_to_be_damaged(text: bytes) -> None:
     """No traceback: one sentence that names the record."""
-    with pytest.raises(ApplyError, match="cannot read the record of domain1.com: it is damaged"):
+    with pytest.raises(ApplyError, match=r"cannot read the record of domain1\.com: it is damaged"):
         decode(text, "the record of domain1.com")
 
 

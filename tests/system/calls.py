@@ -45,7 +45,7 @@ class Virt:
         assert done.status == 0, f"virt {' '.join(words)}: {done.status}\n{done.out}{done.err}"
         return done.out
 
-    def json(self, *words: str) -> Any:
+    def json(self, *words: str) -> Any:  # noqa: ANN401  each command has keys of its own
         """The data of a call with --json that must succeed."""
         return json.loads(self.good("--json", *words))["data"]
 

@@ -130,7 +130,7 @@ def test_every_problem_of_a_manifest_is_told_at_once_with_its_line(
 
 
 def test_what_the_host_lacks_is_named_and_nothing_is_made(virt: Virt, tmp_path: Path) -> None:
-    """jailkit drops unknown programs in silence; we name each with its line."""
+    """Others drop unknown programs in silence; we name each with its line."""
     file = tmp_path / "lacking.toml"
     file.write_text('binaries = ["sh", "no-such-program"]\nfiles = ["/no/such/file"]\n')
     done = virt("create", "domain1.com", "-m", str(file))

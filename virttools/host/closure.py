@@ -196,6 +196,7 @@ class _Walk:
         self._files = {elf.file}
         self._specials: list[_Visit] = []
         self._baselines: list[tuple[Library, _Visit]] = []
+        self._aliases: list[Library] = []
         self._missing: dict[str, Missing] = {}
         self._warnings: list[str] = []
 
@@ -213,6 +214,8 @@ class _Walk:
                 self._add_special(self._specials.pop(0), extras)
             else:
                 self._add_baseline(*self._baselines.pop(0), extras)
+        listed = {main.path, *(library.path for library in (*libraries, *extras))}
+        extras += {one.path: one for one in self._aliases if one.path not in listed}.values()
         libraries.sort(key=_path)
         extras.sort(key=_path)
         missing = tuple(self._missing.values())
@@ -234,6 +237,8 @@ class _Walk:
                 names.add(name)
                 target = found.node
                 if target.file in files:
+                    # ld.so has the file, but only because it was found under this name too.
+                    self._aliases.append(Library(target.path, name, node.path, f"{tag} {name}"))
                     continue
                 files.add(target.file)
                 names.add(target.soname)
