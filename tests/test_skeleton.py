@@ -15,6 +15,7 @@ from virttools.manifest.load import reload
 from virttools.manifest.model import Etc, Layer, Manifest, Origin
 from virttools.tree import skeleton
 from virttools.tree.accounts import number
+from virttools.tree.plan import prepare
 
 HERE = Origin("site.toml", 1)
 ALL = f"[etc]\nskeleton = {list(SKELETON)}\n"
@@ -224,6 +225,24 @@ def test_homes_are_filled_from_skel() -> None:
     (vimrc,) = skeleton.copies(accounts, brought)
     assert (str(vimrc.path), str(vimrc.source)) == ("/home/bob/.vimrc", "/etc/skel/.vimrc")
     assert (vimrc.owner, vimrc.group, str(vimrc.why.by)) == ("bob", "bob", "/etc/skel/.vimrc")
+
+
+def test_host_files_in_skel_are_planned_into_homes() -> None:
+    """Folders, files and links alike, and all of them the user's own, or it could not use them."""
+    wanted = manifest('users = [{ name = "bob" }]')
+    brought = (
+        entry("/etc/skel/.config", Kind.DIRECTORY),
+        entry("/etc/skel/.config/rc"),
+        replace(entry("/etc/skel/rc", Kind.SYMLINK), target=".config/rc"),
+    )
+    plan = prepare(wanted, replace(facts(wanted), entries=brought)).plan("domain1.com", ())
+    lines = [str(action) for action in plan.actions if "home/bob" in str(action)]
+    assert sorted(lines) == [
+        "copy     0644 1000:1000 /etc/skel/.config/rc -> /home/bob/.config/rc",
+        "mkdir    0644 1000:1000 /home/bob/.config",
+        "mkdir    0750 1000:1000 /home/bob",
+        "symlink  /home/bob/rc -> .config/rc",
+    ]
 
 
 def test_letters_make_a_folder_for_each() -> None:

@@ -114,6 +114,7 @@ class _Drawing:
         self.manifest = manifest
         self.facts = facts
         self.accounts = number(manifest)
+        self.entries = (*facts.entries, *skeleton.copies(self.accounts, facts))
         self.problems: list[Problem] = []
         self._links = Links()
         self._held: dict[str, _Held] = {}
@@ -128,7 +129,7 @@ class _Drawing:
         self._draw_directories()
         self._draw_devices()
         self._draw_skeleton()
-        for entry in (*self.facts.entries, *skeleton.copies(self.accounts, self.facts)):
+        for entry in self.entries:
             if entry.kind is Kind.FILE:
                 self._draw_file(entry)
         self._draw_parents()
@@ -161,7 +162,7 @@ class _Drawing:
         self.problems.append(Problem(origin.file, origin.line, said))
 
     def _draw_links(self) -> None:
-        drawn = [entry for entry in self.facts.entries if entry.kind is Kind.SYMLINK]
+        drawn = [entry for entry in self.entries if entry.kind is Kind.SYMLINK]
         wanted: list[tuple[str, str, int, Why, tuple[str, str] | None]] = [
             (str(entry.path), entry.target or "", _DRAWN, entry.why, entry.package)
             for entry in drawn
@@ -183,7 +184,7 @@ class _Drawing:
             self._put(place, rank, MakeSymlink(path=place, target=target, package=package, why=why))
 
     def _draw_directories(self) -> None:
-        for entry in self.facts.entries:
+        for entry in self.entries:
             if entry.kind is Kind.DIRECTORY:
                 path = self._links.canonical(str(entry.path))
                 uid, gid = self._ids(entry)
