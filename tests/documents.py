@@ -68,7 +68,7 @@ class Section:
 
     def blocks(self) -> list[tuple[str, str]]:
         """The examples: what the comment before .EX says, and the text."""
-        pattern = r'(?:^\.\\" (\w+)\n)?^\.EX\n(.*?)^\.EE$'
+        pattern = r'(?:^\.\\" (\S+)\n)?^\.EX\n(.*?)^\.EE$'
         found = re.findall(pattern, self.source, re.MULTILINE | re.DOTALL)
         return [(kind, plain(block)) for kind, block in found]
 

@@ -14,8 +14,8 @@ import pytest
 import typer
 
 from tests import documents
-from tests.documents import HERE, PAGES, Term
-from virttools import __version__
+from tests.documents import HERE, PAGES, Term, section
+from virttools import __version__, settings
 from virttools.cli import app
 from virttools.enter import options as enter
 from virttools.errors import VirtError
@@ -109,13 +109,13 @@ def test_the_manual_has_every_command_and_no_other() -> None:
 @pytest.mark.parametrize("name", sorted(commands()))
 def test_the_manual_has_every_option_and_no_other(name: str) -> None:
     """The options of each command, short and long, are those that its section describes."""
-    where = documents.section("virt.1", name or "OPTIONS")
+    where = section("virt.1", name or "OPTIONS")
     assert documented(where.terms()) - HELP == commands()[name]
 
 
 def test_the_manual_of_virtuald_has_its_options() -> None:
     """virtuald(8) describes the options that its help names."""
-    terms = documents.section("virtuald.8", "OPTIONS").terms()
+    terms = section("virtuald.8", "OPTIONS").terms()
     assert documented(terms) - HELP == fast_options("virtuald")
 
 
@@ -126,7 +126,7 @@ def failures(kind: type[VirtError] = VirtError) -> Iterator[type[VirtError]]:
 
 
 def statuses(page: str) -> dict[int, str]:
-    terms = documents.section(page, "EXIT STATUS").terms()
+    terms = section(page, "EXIT STATUS").terms()
     return {int(term.heading): term.body for term in terms}
 
 
@@ -168,8 +168,8 @@ def parts(name: str) -> dict[str, str]:
     if isinstance(key, Items):
         return {part: told(part, known, known.default) for part, known in key.fields.items()}
     if isinstance(key, Section):
-        section = getattr(model.Manifest(), name)
-        return {part: told(part, known, getattr(section, part)) for part, known in key.keys.items()}
+        table = getattr(model.Manifest(), name)
+        return {part: told(part, known, getattr(table, part)) for part, known in key.keys.items()}
     return {}
 
 
@@ -182,9 +182,9 @@ def test_the_manual_has_every_key_and_no_other() -> None:
 @pytest.mark.parametrize("name", sorted(keys.TOP))
 def test_the_manual_has_every_part_of_a_key_with_its_default(name: str) -> None:
     """The keys of items and tables are described, as required or with the default they have."""
-    section = documents.section("virt-manifest.5", name)
+    described = section("virt-manifest.5", name)
     wanted = parts(name)
-    headings = {term.heading.split(",")[0]: term.heading for term in section.terms()}
+    headings = {term.heading.split(",")[0]: term.heading for term in described.terms()}
     if wanted:
         assert set(headings) == set(wanted)
     for part, ending in wanted.items():
@@ -192,13 +192,13 @@ def test_the_manual_has_every_part_of_a_key_with_its_default(name: str) -> None:
         assert bool(ending) == ("default" in headings[part] or "required" in headings[part])
     if isinstance(keys.TOP[name], Scalar):
         default = written(name, getattr(model.Manifest(), name))
-        assert re.search(rf"default\s+{re.escape(default)}\.", section.words())
+        assert re.search(rf"default\s+{re.escape(default)}\.", described.words())
 
 
 @pytest.mark.parametrize("name", sorted(keys.TOP))
 def test_every_key_has_an_example_that_uses_it(name: str) -> None:
     """The section of each key ends with TOML that the parser takes and that sets the key."""
-    blocks = documents.section("virt-manifest.5", name).blocks()
+    blocks = section("virt-manifest.5", name).blocks()
     parsed = [parse.parse(Layer(name, block)) for kind, block in blocks if kind == "toml"]
     said = {key.split(".")[0] for one in parsed for key, _ in (*one.scalars, *one.lists)}
     assert said == {name}
@@ -206,7 +206,7 @@ def test_every_key_has_an_example_that_uses_it(name: str) -> None:
 
 def test_the_example_of_a_whole_manifest_can_be_merged(tmp_path: Path) -> None:
     """What virt-manifest(5) gives as an example is a manifest with nothing wrong in it."""
-    blocks = documents.section("virt-manifest.5", "EXAMPLES").blocks()
+    blocks = section("virt-manifest.5", "EXAMPLES").blocks()
     (example,) = [block for kind, block in blocks if kind == "toml"]
     check(tmp_path, example)
 
@@ -227,6 +227,15 @@ def test_every_example_is_a_good_manifest(tmp_path: Path) -> None:
         check(tmp_path, file.read_text(encoding="utf-8"))
 
 
+def test_the_example_of_settings_is_read(tmp_path: Path) -> None:
+    """The virt.toml that virt(1) shows can be used as it stands."""
+    (example,) = (b for kind, b in section("virt.1", "EXAMPLES").blocks() if kind == "virt.toml")
+    file = tmp_path / "virt.toml"
+    file.write_text(example, encoding="utf-8")
+    found = settings.load({}, file=str(file))
+    assert (found.root, found.profiles) == ("/srv/virtual", ("base", "login"))
+
+
 def check(folder: Path, text: str) -> None:
     """Load a manifest as `virt create -m` does, on a machine without a site's own profiles."""
     file = folder / "manifest.toml"
@@ -239,9 +248,9 @@ def typed() -> dict[str, list[str]]:
     found = {
         name: [
             line
-            for section in documents.page(name)
-            for kind, block in section.blocks()
-            if kind != "toml"
+            for one in documents.page(name)
+            for kind, block in one.blocks()
+            if not kind
             for line in documents.commands(block)
         ]
         for name in PAGES
