@@ -335,3 +335,24 @@ def test_nano_edits_a_file(domain: Domain, term: str) -> None:
 def _editor(domain: Domain, term: str, *argv: str) -> AbstractContextManager[Terminal]:
     call = [str(VIRT), "exec", "--domain", ONE, "--", *argv]
     return running(call, domain.virt.environment({"TERM": term}))
+
+
+def test_a_domain_can_have_a_range_of_ids_of_its_own(virt: Virt, tmp_path: Path) -> None:
+    """With uid_base nothing inside but root has a number that another domain uses, nor gets one."""
+    manifest = tmp_path / "own.toml"
+    manifest.write_text(f"uid_base = 200000\n{USERS}")
+    virt.good("create", ONE, "-m", str(manifest))
+    own = Domain(virt)
+    assert own.good("id", user="bob") == "uid=201000(bob) gid=201000(bob) groups=201000(bob)\n"
+    assert own.good("useradd", "-m", "gina") == ""
+    assert own.good("id", "-u", user="gina") == "201003\n"
+    _set_password(own, "gina", "s3cret-words")
+    with own.on_terminal("su", "gina", "-c", "id -un", user="bob") as terminal:
+        terminal.expect("Password: ")
+        terminal.type("s3cret-words\r")
+        terminal.expect("gina\n")
+        assert terminal.end() == 0
+    numbers = {path.lstat().st_uid for path in own.tree.rglob("*")}
+    assert numbers == {0, 201000, 201001, 201002, 201003}
+    shadow = (own.tree / "etc/shadow").stat()
+    assert (shadow.st_uid, shadow.st_gid, shadow.st_mode & 0o777) == (0, 200042, 0o640)
