@@ -21,7 +21,7 @@ MODULES = {
     "ground": "errors linux tree.beneath",
     "value": """
         manifest.forms manifest.keys manifest.merge manifest.model manifest.names manifest.parse
-        manifest.positions manifest.schema
+        manifest.positions manifest.schema manifest.text
         host.facts host.scripts
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.skeleton

@@ -18,5 +18,5 @@ def confirm(what: str, consequence: str) -> None:
         )
     import questionary
 
-    if not questionary.confirm(f"{consequence} Really {what}?", default=False).ask():
+    if not questionary.confirm(f"{consequence} Really {what}?", default=False).unsafe_ask():
         raise UsageError(f"cannot {what}: the answer was no")

@@ -96,10 +96,10 @@ def _ask(root: str, *, asking: bool) -> tuple[list[str], str]:
         raise UsageError("cannot create a domain: none is named", hint="virt create domain1.com")
     import questionary
 
-    domain = questionary.text("Domain name:").ask()
+    domain = questionary.text("Domain name:").unsafe_ask()
     if not domain:
         raise UsageError("cannot create a domain: nothing was entered")
-    folder = questionary.text("Folder that holds the trees:", default=root).ask()
+    folder = questionary.text("Folder that holds the trees:", default=root).unsafe_ask()
     return [domain], os.path.abspath(folder or root)
 
 

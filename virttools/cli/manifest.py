@@ -7,7 +7,7 @@ import typer
 
 from virttools.cli.output import Output
 from virttools.domains import declared
-from virttools.manifest import names, schema
+from virttools.manifest import names, schema, text
 
 app = typer.Typer(
     help="Check, show and describe manifests.", rich_markup_mode=None, no_args_is_help=True
@@ -37,11 +37,18 @@ def show(
 ) -> None:
     """Print the merged manifest, and for each value the line it came from."""
     output: Output = ctx.obj
-    found = declared.show(output.settings.root, names.domain(domain))
+    defaults = output.settings.profiles
+    found = declared.look(output.settings.root, names.domain(domain), defaults=defaults)
     lines = [
-        f"{line.text:<72} # {line.origin}" if line.origin else line.text for line in found.lines
+        f"{line.text:<72} # {line.origin}" if line.origin else line.text
+        for line in text.lines(found.manifest)
     ]
-    output.result("manifest show", found.document(), lines)
+    data = {
+        "domain": found.domain,
+        "as_built": found.as_built,
+        "manifest": text.document(found.manifest),
+    }
+    output.result("manifest show", data, lines)
 
 
 @app.command("schema", epilog="Example: virt manifest schema > virt-manifest.schema.json")

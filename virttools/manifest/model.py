@@ -189,7 +189,10 @@ class Scrub:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A host program run by root: `built` with the staging tree as working directory, `published` with the tree."""
+    """A host program run by root, in "/", with VIRT_DOMAIN and VIRT_TREE in its environment.
+
+    phase: `built`, before scrubbing, with VIRT_TREE the staging tree; or `published`, with it the domain's.
+    """
 
     phase: str
     argv: tuple[str, ...]
