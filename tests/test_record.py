@@ -32,6 +32,7 @@ records = st.builds(
     layers=st.lists(st.builds(Layer, names, names), max_size=3).map(tuple),
     addresses=st.lists(names, max_size=3).map(tuple),
     profiles=st.lists(names, max_size=3).map(tuple),
+    uid_base=st.integers(0, 2**31),
     entries=st.lists(entries, max_size=4).map(tuple),
 )
 
@@ -46,7 +47,9 @@ def test_a_record_comes_back_as_it_was(record: Record) -> None:
 def test_the_first_line_of_a_record_is_its_head(record: Record) -> None:
     """A list of a thousand domains reads one line of each record."""
     first = encode(record).partition(b"\n")[0]
-    assert head(first, "a record") == Head(record.domain, record.addresses, record.profiles)
+    assert head(first, "a record") == Head(
+        record.domain, record.addresses, record.profiles, record.uid_base
+    )
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[1]", b'{"schema": 1}', b"\xff"])

@@ -166,6 +166,16 @@ def test_no_address_belongs_to_two_domains(virt: Virt, small: str) -> None:
     assert "domain1.com has it" in done.err
 
 
+def test_no_range_of_ids_belongs_to_two_domains(virt: Virt, tmp_path: Path) -> None:
+    """With `uid_base` bob here is not bob there, to the kernel too; a free base is named."""
+    for number, base in ((1, 100000), (2, 150000), (3, 165536)):
+        (tmp_path / f"{number}.toml").write_text(f'binaries = ["sh"]\nuid_base = {base}\n')
+    virt.good("create", "domain1.com", "-m", str(tmp_path / "1.toml"))
+    done = virt("create", "domain2.com", "-m", str(tmp_path / "2.toml"))
+    assert (done.status, "uid_base = 165536 is free" in done.err) == (73, True), done.err
+    virt.good("create", "domain3.com", "-m", str(tmp_path / "3.toml"))
+
+
 def test_a_root_that_others_can_write_is_refused(virt: Virt, small: str) -> None:
     """77, naming the folder and its mode."""
     virt.root.chmod(0o777)

@@ -115,12 +115,14 @@ def _preview(output: Output, previews: tuple[Preview, ...]) -> None:
                 "scrub": [finding.document() for finding in one.scrubbed],
                 "refused": [finding.document() for finding in one.refused],
                 "warnings": list(one.plan.warnings),
+                "absent": list(one.plan.absent),
             }
         )
         lines += [f"# {one.plan.domain}", *map(str, actions)]
         lines += [f"scrub    {finding}" for finding in one.scrubbed]
         lines += [f"refuse   {finding}" for finding in one.refused]
         lines += [f"warning  {warning}" for warning in one.plan.warnings]
+        lines += [f"absent   {said}" for said in one.plan.absent]
     output.result("create", {"plans": rows}, lines)
     refused = [finding for one in previews for finding in one.refused]
     if refused and not output.json:
@@ -140,6 +142,7 @@ def _show(output: Output, created: tuple[Created, ...]) -> None:
             "shared": one.shared,
             "scrubbed": [finding.document() for finding in one.scrubbed],
             "warnings": list(one.warnings),
+            "absent": list(one.absent),
         }
         for one in created
     ]
@@ -150,7 +153,17 @@ def _show(output: Output, created: tuple[Created, ...]) -> None:
     ]
     for warning in dict.fromkeys(warning for one in created for warning in one.warnings):
         output.note(f"warning: {warning}")
+    _note_absent(output, list(dict.fromkeys(said for one in created for said in one.absent)))
     for one in created:
         for finding in one.scrubbed:
             output.note(f"scrubbed {one.domain}: {finding}")
     output.result("create", {"domains": rows}, [] if output.quiet else lines)
+
+
+def _note_absent(output: Output, absent: list[str]) -> None:
+    if output.verbose:
+        for said in absent:
+            output.note(f"optional: {said}")
+    elif absent:
+        things = "1 optional thing is" if len(absent) == 1 else f"{len(absent)} optional things are"
+        output.note(f"{things} not on this host (-v names them)")

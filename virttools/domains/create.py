@@ -37,6 +37,10 @@ class Wish:
     def addresses(self) -> tuple[str, ...]:
         return self.loaded.manifest.addresses
 
+    @property
+    def uid_base(self) -> int:
+        return self.loaded.manifest.uid_base
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -58,6 +62,7 @@ class Created:
     shared: int
     scrubbed: tuple[Finding, ...]
     warnings: tuple[str, ...]
+    absent: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +107,7 @@ def create(
     """
     with open_root(root_path, make=True) as root:
         _refuse_existing(root, wishes)
-        neighbours.refuse_taken_addresses(root, wishes)
+        neighbours.refuse_taken(root, wishes)
         apply.sweep(root)
         jobs = _jobs(wishes, options)
         return _create_all(root, jobs, neighbours.look(root_path, wishes), advance)
@@ -197,7 +202,7 @@ def _create_batch(
         ]
         held.enter_context(root.lock_all())
         _refuse_existing(root, [job.wish for job in jobs])
-        neighbours.refuse_taken_addresses(root, [job.wish for job in jobs])
+        neighbours.refuse_taken(root, [job.wish for job in jobs])
         publish.publish(
             root, [(built, record) for built, (record, _) in zip(builts, finished, strict=True)]
         )
@@ -220,6 +225,7 @@ def _finish(
         layers=job.wish.loaded.layers,
         addresses=manifest.addresses,
         profiles=manifest.profiles,
+        uid_base=manifest.uid_base,
         entries=entries,
     )
     files = [entry for entry in entries if entry.type == "file"]
@@ -231,7 +237,8 @@ def _finish(
         size=sum(entry.size for entry in files),
         shared=sum(entry.shared for entry in files),
         scrubbed=scrubbed,
-        warnings=built.plan.warnings,
+        warnings=built.plan.warnings + built.missing,
+        absent=built.plan.absent,
     )
 
 

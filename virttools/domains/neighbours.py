@@ -6,6 +6,8 @@ from typing import Protocol
 
 from virttools.errors import DomainExists, UnknownDomain
 from virttools.scrub.findings import Context
+from virttools.tree.accounts import SPAN
+from virttools.tree.record import Head
 from virttools.tree.root import Root, open_root
 
 
@@ -16,6 +18,8 @@ class Named(Protocol):
     def domain(self) -> str: ...
     @property
     def addresses(self) -> tuple[str, ...]: ...
+    @property
+    def uid_base(self) -> int: ...
 
 
 class Neighbours:
@@ -53,13 +57,17 @@ def look(root_path: str, wishes: Sequence[Named]) -> Neighbours:
     return Neighbours(known)
 
 
-def refuse_taken_addresses(root: Root, wishes: Sequence[Named]) -> None:
-    """No address belongs to two domains. Raises DomainExists naming the one that has it."""
-    if not any(wish.addresses for wish in wishes):
+def refuse_taken(root: Root, wishes: Sequence[Named]) -> None:
+    """No address and no id belongs to two domains. Raises DomainExists naming the one that has it."""
+    if not any(wish.addresses or wish.uid_base for wish in wishes):
         return
-    holders = {
-        address: name for name, addresses in root.addresses().items() for address in addresses
-    }
+    heads = root.heads()
+    _refuse_taken_addresses(heads, wishes)
+    _refuse_taken_ids(heads, wishes)
+
+
+def _refuse_taken_addresses(heads: Sequence[Head], wishes: Sequence[Named]) -> None:
+    holders = {address: head.domain for head in heads for address in head.addresses}
     for wish in wishes:
         for address in wish.addresses:
             holder = holders.setdefault(address, wish.domain)
@@ -68,3 +76,19 @@ def refuse_taken_addresses(root: Root, wishes: Sequence[Named]) -> None:
                     f"cannot give {address} to {wish.domain}: {holder} has it",
                     hint=f"choose another address, or look with `virt show {holder}`",
                 )
+
+
+def _refuse_taken_ids(heads: Sequence[Head], wishes: Sequence[Named]) -> None:
+    """Ranges of `uid_base` are SPAN wide; 0 means that a domain does not ask for ids of its own."""
+    held = [(head.uid_base, head.domain) for head in heads if head.uid_base]
+    for wish in wishes:
+        if not wish.uid_base:
+            continue
+        for base, holder in held:
+            if holder != wish.domain and abs(base - wish.uid_base) < SPAN:
+                raise DomainExists(
+                    f"cannot give the ids from {wish.uid_base} on to {wish.domain}: "
+                    f"{holder} has those from {base} on, and each domain has {SPAN}",
+                    hint=f"uid_base = {max(base for base, _ in held) + SPAN} is free",
+                )
+        held.append((wish.uid_base, wish.domain))

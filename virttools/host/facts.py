@@ -75,7 +75,7 @@ class Facts:
     timezone: the host's zone ("Europe/Paris"), "UTC" where unknown.
     nameservers, search: from the host's resolv.conf, dereferenced.
     templates: (source as the manifest has it, text) of every template and skeleton file.
-    warnings: sentences for the user (a binary that audits, an optional file that is missing).
+    warnings: sentences for the user (a binary that audits). absent: of optional things that are not here.
     """
 
     entries: tuple[HostEntry, ...]
@@ -86,3 +86,4 @@ class Facts:
     search: tuple[str, ...] = ()
     templates: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()

@@ -114,6 +114,7 @@ class Gathering:
         self.found: dict[str, Found] = {}
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
+        self.absent: list[str] = []
         self.renamed: dict[str, str] = {}
         self._sysroot = sysroot
         self._closure = closure
@@ -147,8 +148,8 @@ class Gathering:
         """Say that something is not there, as loudly as it matters."""
         if absence is Absence.PROBLEM:
             self.fail(origin, message)
-        elif absence is Absence.WARNING:
-            self.warn(f"{origin}: {message}")
+        elif absence is Absence.WARNING and (said := f"{origin}: {message}") not in self.absent:
+            self.absent.append(said)
 
     def find_program(self, name: str) -> str | None:
         """The first executable regular file of that name in PATH."""

@@ -76,6 +76,7 @@ class _Survey:
             search=service.search,
             templates=templates,
             warnings=tuple(self._gathering.warnings),
+            absent=tuple(self._gathering.absent),
         )
 
     def _check(self) -> None:

@@ -132,6 +132,7 @@ class Plan:
     domain: str
     actions: tuple[Action, ...]
     warnings: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 def document(action: Action) -> dict[str, Any]:

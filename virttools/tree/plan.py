@@ -38,7 +38,6 @@ class Blueprint:
     accounts: Accounts
     common: tuple[Action, ...]
     places: dict[str, str]
-    warnings: tuple[str, ...]
 
     def plan(self, domain: str, addresses: tuple[str, ...], *, log: str | None = None) -> Plan:
         """The plan of one domain. log: the socket that becomes its dev/log, relative to the root, or None."""
@@ -51,7 +50,8 @@ class Blueprint:
         return Plan(
             domain=domain,
             actions=self.common + written + _log_link(log),
-            warnings=self.warnings,
+            warnings=self.facts.warnings,
+            absent=self.facts.absent,
         )
 
     def _write(self, file: skeleton.SkeletonFile, path: str) -> WriteFile:
@@ -144,7 +144,6 @@ class _Drawing:
             accounts=self.accounts,
             common=tuple(actions),
             places={what.asked: what.path for what in made if isinstance(what, _Reserved)},
-            warnings=self.facts.warnings,
         )
 
     def _put(self, path: str, rank: int, what: Action | _Reserved) -> None:

@@ -68,6 +68,7 @@ class Record:
     layers: tuple[Layer, ...]
     addresses: tuple[str, ...]
     profiles: tuple[str, ...]
+    uid_base: int = 0
     entries: tuple[Entry, ...]
 
 
@@ -82,6 +83,7 @@ def encode(record: Record, lines: dict[int, str] | None = None) -> bytes:
         "domain": record.domain,
         "addresses": list(record.addresses),
         "profiles": list(record.profiles),
+        "uid_base": record.uid_base,
         "layers": [{"file": layer.file, "text": layer.text} for layer in record.layers],
     }
     for entry in record.entries:
@@ -98,13 +100,19 @@ class Head:
     domain: str
     addresses: tuple[str, ...]
     profiles: tuple[str, ...]
+    uid_base: int = 0
 
 
 def head(first_line: bytes, name: str) -> Head:
     """The head of a record; `name` is for messages. Raises ApplyError where it is not one of ours."""
     try:
         found = json.loads(first_line.rstrip() + b"]}")
-        return Head(found["domain"], tuple(found["addresses"]), tuple(found["profiles"]))
+        return Head(
+            found["domain"],
+            tuple(found["addresses"]),
+            tuple(found["profiles"]),
+            found["uid_base"],
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(name, error) from error
 
@@ -123,6 +131,7 @@ def decode(text: bytes, name: str) -> Record:
             layers=tuple(Layer(layer["file"], layer["text"]) for layer in found["layers"]),
             addresses=tuple(found["addresses"]),
             profiles=tuple(found["profiles"]),
+            uid_base=found["uid_base"],
             entries=tuple(_entry(row) for row in found["entries"]),
         )
     except (ValueError, KeyError, TypeError) as error:
