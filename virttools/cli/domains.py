@@ -129,6 +129,7 @@ def remove(
     """Remove domains; refuses while something is mounted below or runs inside."""
     output: Output = ctx.obj
     wanted = list(dict.fromkeys(names.domain(text) for text in domains))
+    inspect.require(output.settings.root, wanted, "remove")
     if not yes:
         confirm(
             f"remove {', '.join(wanted)}",

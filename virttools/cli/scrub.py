@@ -6,7 +6,7 @@ import typer
 
 from virttools.cli.asking import confirm
 from virttools.cli.output import Output
-from virttools.domains import scrubbing
+from virttools.domains import inspect, scrubbing
 from virttools.errors import SecretFound, UsageError
 from virttools.manifest import names
 from virttools.scrub.operations import OPERATIONS
@@ -41,15 +41,15 @@ def scrub(
         return
     if domain is None:
         raise UsageError("cannot scrub: no domain is named", hint="virt scrub domain1.com")
+    name = names.domain(domain)
+    inspect.require(output.settings.root, [name], "scrub")
     if not yes and not dry_run:
         confirm(
             f"scrub {domain}",
             "Its host keys, mail, logs, histories and credentials go, and its passwords are locked.",
         )
     words = tuple(operations.split(",")) if operations is not None else None
-    report = scrubbing.scrub(
-        output.settings.root, names.domain(domain), operations=words, dry_run=dry_run
-    )
+    report = scrubbing.scrub(output.settings.root, name, operations=words, dry_run=dry_run)
     verb = "would scrub" if dry_run else "scrubbed"
     lines = [f"{verb} {finding}" for finding in report.scrubbed]
     lines += [f"still there: {finding}" for finding in report.refused]

@@ -1,12 +1,13 @@
 """Looking at domains: which there are, what is in one, and where a path in it came from."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from virttools.errors import CheckFailed
 from virttools.tree.paths import Links
 from virttools.tree.record import Entry, Record
-from virttools.tree.root import Root
+from virttools.tree.root import Root, open_root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,13 @@ class Summary:
     size: int
     shared: int
     packages: tuple[tuple[str, str, int], ...]
+
+
+def require(root_path: str, names: Sequence[str], verb: str) -> None:
+    """Raise UnknownDomain for the first name that no domain has; `verb` is what was to be done to it."""
+    with open_root(root_path) as root:
+        for name in names:
+            root.require(name, verb)
 
 
 def summary(root: Root, name: str) -> Summary:
