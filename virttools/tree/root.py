@@ -38,7 +38,7 @@ def open_root(path: str, *, make: bool = False) -> "Root":
             raise
     except OSError as error:
         raise _refusal(path, error) from error
-    return Root(path, root_fd, folders)
+    return Root(os.path.abspath(path), root_fd, folders)
 
 
 class Root:
