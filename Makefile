@@ -1,8 +1,9 @@
 # Each target makes what it needs: on a fresh Debian 12, python3, make and git are enough.
 VIRT := bin/virt
 IN := .venv/bin/
+BENCHES := closure tree create start
 
-.PHONY: demo test check bench dist .venv
+.PHONY: demo test golden check bench dist .venv
 
 demo: .venv/made
 	@[ "$$(id -u)" = 0 ] || { echo "a tree has owners and device nodes that only root can make: sudo make demo" >&2; exit 77; }
@@ -18,14 +19,17 @@ test: .venv/made
 	-@tests/install-packages
 	$(IN)pytest
 
+golden: .venv/made
+	VIRT_GOLDEN=write $(IN)pytest -q tests/test_plan.py
+
 check: .venv/made
 	$(IN)ruff format --check .
 	$(IN)ruff check .
 	$(IN)mypy
 
 bench: .venv/made
-	-@tests/install-packages gcc libc6-dev pax-utils
-	@set -e; for program in bench/*.py; do echo "# $$program"; $(IN)python "$$program"; done
+	-@tests/install-packages gcc libc6-dev pax-utils jailkit e2fsprogs mount
+	@set -e; for name in $(BENCHES); do echo "# $$name"; $(IN)python -m "bench.$$name"; done
 
 dist: .venv/made
 	$(IN)python -m build

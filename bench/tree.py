@@ -1,10 +1,9 @@
 """How fast trees are built, linked and copied, beside a C loop, cp -a and jailkit in the same run.
 
 Each round has a fresh ext4 in a file: on one that is in use, what was deleted lately slows new inodes
-down 4 to 10 times. Run as root: `python bench/tree.py`. Mounts are seen by this process only.
+down 4 to 10 times. Run as root: `python -m bench.tree`. Mounts are seen by this process only.
 """
 
-import ctypes
 import os
 import shutil
 import stat
@@ -14,10 +13,10 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+from bench.disk import disk, leave_mounts, used
 from virttools import linux
 from virttools.host.facts import Why
 from virttools.manifest.model import Origin
@@ -351,36 +350,6 @@ def build_jail(scratch: Path, jail: Path, times: list[list[float]], *, share: bo
 
 def faster(base: float, times: list[float]) -> tuple[str, str]:
     return f"{median(times) * 1e3:.0f}", f"{base / median(times):.0f} x"
-
-
-# --- fresh disks
-
-
-def leave_mounts() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(0x20000) or libc.mount(b"none", b"/", None, 0x44000, None):
-        raise OSError(ctypes.get_errno(), "unshare")
-
-
-@contextmanager
-def disk(scratch: Path, name: str = "disk") -> Iterator[str]:
-    """A fresh ext4 in a file, mounted below /mnt, whose parents only root may write (jailkit asks)."""
-    image = scratch / name
-    with open(image, "wb") as file_:
-        file_.truncate(6 << 30)
-    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", image], check=True)
-    base = "/mnt" if name == "source" else "/media"
-    subprocess.run(["mount", "-o", "loop", image, base], check=True)
-    try:
-        yield base
-    finally:
-        subprocess.run(["umount", base], check=True)
-        image.unlink()
-
-
-def used(top: str) -> int:
-    found = os.statvfs(top)
-    return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
 if __name__ == "__main__":
