@@ -21,7 +21,12 @@ ENTER = {
     "virttools.enter.execute", "virttools.enter.inside", "virttools.enter.options",
     "virttools.enter.program",
 }  # fmt: skip
-EXEC = STANDARD | ENTER | {"virttools.settings"}
+EXEC = (
+    STANDARD
+    | ENTER
+    | {"virttools.settings"}
+    | {"virttools.enter.choose", "virttools.enter.history", "virttools.enter.marker"}
+)
 VIRTUALD = (
     STANDARD
     | ENTER

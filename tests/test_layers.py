@@ -25,7 +25,7 @@ MODULES = {
         host.facts host.scripts
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.skeleton
-        enter.accounts enter.environment enter.options
+        enter.accounts enter.environment enter.listing enter.matching enter.options
         serve.routes
     """,
     "reader": """
@@ -37,12 +37,12 @@ MODULES = {
         host.surroundings host.survey host.sysroot host.templates
         tree.describe scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
         tree.users scrub.view
-        enter.inside enter.program
+        enter.inside enter.marker enter.program enter.roster
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
         tree.remove tree.root scrub.search tree.spread tree.staging tree.steps tree.store
-        enter.execute
+        enter.choose enter.drawn enter.execute enter.history enter.links enter.many enter.picker enter.reports
         serve.wrapper
     """,
     "composer": "domains",

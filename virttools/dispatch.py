@@ -5,13 +5,19 @@ import sys
 
 from virttools.errors import EnterError, HostLacks, UsageError, VirtError
 
+# typing costs start-up time; a name in quotes is enough for the type checker
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from virttools.enter.options import Options
+
 
 class Call:
     """One call as it came: the options before the command, and the words from the command on."""
 
-    __slots__ = ("command", "is_json", "root", "words")
+    __slots__ = ("called", "command", "is_json", "root", "words")
 
     def __init__(self, command: str, words: list[str]) -> None:
+        self.called = "virt"
         self.command = command
         self.words = words
         self.root: str | None = None
@@ -57,6 +63,7 @@ def main(argv: list[str]) -> int:
     Whatever goes wrong, a user reads a sentence and no traceback (VIRT_DEBUG=1 shows it).
     """
     call = read_call(argv)
+    call.called = argv[0]
     try:
         status = _serve(call)
         sys.stdout.flush()
@@ -83,20 +90,42 @@ def _serve(call: Call) -> int:
 
         return wrapper.main(call.words)
     if call.command == "cli":
-        return _serve_cli(call.words)
-    from virttools import settings
-    from virttools.enter import execute, options
+        return _serve_cli(call)
+    from virttools.enter import options
 
-    is_named = call.command == "named"
-    asked = options.Options(call.words) if is_named else options.read(call.words)
+    if call.command == "named":
+        asked = options.Options([_program(call.called, call.words[0]), *call.words[1:]])
+    else:
+        asked = options.read(call.words)
     if asked.is_help:
         sys.stdout.write(options.HELP)
         return 0
-    root = settings.load(os.environ, root=call.root).root
-    return execute.run(root, asked)
+    return _enter(call, asked)
 
 
-def _serve_cli(words: list[str]) -> int:
+def _program(called: str, name: str) -> str:
+    """What virtNAME runs: NAME, unless the link says otherwise: `virtnewuser -> .virt/useradd`."""
+    try:
+        folder, _, program = os.readlink(called).rpartition("/")
+    except OSError:
+        return name  # no link
+    return program if folder.rpartition("/")[2] == ".virt" else name
+
+
+def _enter(call: Call, asked: "Options") -> int:
+    from virttools import settings
+    from virttools.enter import choose, execute
+
+    here = settings.load(os.environ, root=call.root)
+    if asked.is_all:
+        from virttools.enter import many
+
+        return many.run(here.root, asked, as_json=call.is_json or asked.is_json)
+    asked.domain = choose.domain(here, asked.domain, asked.argv[0])
+    return execute.run(here.root, asked)
+
+
+def _serve_cli(call: Call) -> int:
     try:
         from virttools.cli import app
     except ModuleNotFoundError as error:
@@ -106,7 +135,7 @@ def _serve_cli(words: list[str]) -> int:
             f"cannot start: {sys.executable} has no module {error.name}",
             hint="`pip install .` installs what virt needs; in a checkout: `make .venv`",
         ) from error
-    return app.main(words)
+    return app.main(call.words, called=call.called)
 
 
 def _tell(call: Call, error: VirtError) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from virttools import __version__, settings
-from virttools.cli import create, domains, inside, libs, manifest, profile, scrub
+from virttools.cli import create, domains, inside, libs, links, manifest, profile, scrub
 from virttools.cli.output import Output, failure
 from virttools.errors import UsageError, VirtError
 
@@ -51,20 +51,24 @@ def virt(
         verbose=verbose,
         quiet=quiet,
         color=not no_color and "NO_COLOR" not in os.environ,
+        called=ctx.obj,
     )
 
 
-for module in (create, domains, inside, libs, scrub):
+for module in (create, domains, inside, libs, links, scrub):
     module.register(app)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(profile.app, name="profile")
 
 
-def main(argv: list[str]) -> int:
-    """Run one command line (without argv[0]); returns the exit status. VirtError is said here, and only here."""
+def main(argv: list[str], *, called: str = "virt") -> int:
+    """Run one command line (without argv[0], which is `called`); returns the exit status.
+
+    VirtError is said here, and only here.
+    """
     as_json = "--json" in _leading_options(argv)
     try:
-        status = app(argv, standalone_mode=False, prog_name="virt")
+        status = app(argv, standalone_mode=False, prog_name="virt", obj=called)
     except VirtError as error:
         return failure(error, _command(argv), as_json=as_json)
     except Exception as error:

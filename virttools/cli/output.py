@@ -19,13 +19,14 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How this call shows things, from the options before the command."""
+    """How this call shows things, from the options before the command; called: argv[0]."""
 
     settings: Settings
     json: bool
     verbose: bool
     quiet: bool
     color: bool
+    called: str = "virt"
 
     def result(self, command: str, data: dict[str, Any], lines: Sequence[str] = ()) -> None:
         """Show what a command found: `data` with --json, else `lines`."""
