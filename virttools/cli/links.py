@@ -34,7 +34,7 @@ def link(
     output: Output = ctx.obj
     wanted = [links.read(word) for word in names]
     with _open(output, bindir) as folder:
-        made = [f"virt{one.name}" for one in wanted if folder.make(one)]
+        made = [f"virt{one.name}" for one in folder.make(wanted)]
     data = {"bindir": folder.path, "linked": made}
     lines = [] if output.quiet else [f"linked {folder.path}/{name}" for name in made]
     output.result("link", data, lines)
@@ -51,8 +51,7 @@ def unlink(
     output: Output = ctx.obj
     wanted = [links.read(word).name for word in names]
     with _open(output, bindir) as folder:
-        for name in wanted:
-            folder.remove(name)
+        folder.remove(wanted)
     lines = [] if output.quiet else [f"unlinked {folder.path}/virt{name}" for name in wanted]
     data = {"bindir": folder.path, "unlinked": [f"virt{name}" for name in wanted]}
     output.result("unlink", data, lines)

@@ -7,6 +7,7 @@ unlink(2) makes or ends it: there is no second place that a crash or a move coul
 
 import fcntl
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from virttools.errors import ApplyError, CheckFailed, DomainExists, NeedsPrivilege, UsageError
@@ -86,46 +87,64 @@ class Bin:
         names = [name for file in files if _is_name(name := file[4:]) and name not in _RESERVED]
         return tuple(self._look(name) for name in sorted(names))
 
-    def make(self, wanted: Link) -> bool:
-        """Make a link; False where it is there already.
+    def make(self, wanted: Sequence[Link]) -> list[Link]:
+        """Make the links that are not there already, and return them; none if one cannot be.
 
         Raises DomainExists where something else has that name, NeedsPrivilege, ApplyError.
         """
-        file = f"virt{wanted.name}"
-        target = self._target()
+        there = {link.name: link for link in self.links()}
+        missing = []
+        for link in wanted:
+            found = there.get(link.name)
+            if found is None:
+                missing.append(link)
+            elif (found.state, found.program) != ("ok", link.program):
+                raise self._taken(found)
+            there[link.name] = link
+        for link in missing:
+            self._make(link)
+        return missing
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove links of ours; none if one is not.
+
+        Raises CheckFailed where there is no such link, DomainExists where it is not ours.
+        """
+        there = {link.name: link for link in self.links()}
+        for name in names:
+            if name not in there:
+                raise CheckFailed(
+                    f"cannot unlink {name}: there is no {self.path}/virt{name}",
+                    hint="`virt links` names those that are there",
+                )
+            if there[name].state != "ok":
+                raise DomainExists(
+                    f"cannot unlink {name}: {self.path}/virt{name} is not ours "
+                    f"({_told(there[name])})",
+                    hint="look what it is, and remove it yourself",
+                )
+        for name in dict.fromkeys(names):
+            self._remove(there[name])
+
+    def _make(self, link: Link) -> None:
+        file = f"virt{link.name}"
         try:
-            if wanted.program != wanted.name:
-                target = self._make_program(wanted.program, target)
+            target = self._target()
+            if link.program != link.name:
+                target = self._make_program(link.program, target)
             # symlink(2) is atomic by itself, and never replaces what is there.
             os.symlink(target, file, dir_fd=self._fd)
-        except FileExistsError as error:
-            found = self._look(wanted.name)
-            if (found.state, found.program) == ("ok", wanted.program):
-                return False
-            raise self._taken(found) from error
         except OSError as error:
             raise self._failure("make", file, error) from error
-        return True
 
-    def remove(self, name: str) -> None:
-        """Remove a link of ours. Raises CheckFailed, DomainExists where it is not ours."""
-        if not os.path.lexists(f"{self.path}/virt{name}"):
-            raise CheckFailed(
-                f"cannot unlink {name}: there is no {self.path}/virt{name}",
-                hint="`virt links` names those that are there",
-            )
-        found = self._look(name)
-        if found.state != "ok":
-            raise DomainExists(
-                f"cannot unlink {name}: {self.path}/virt{name} is not ours ({_told(found)})",
-                hint="look what it is, and remove it yourself",
-            )
+    def _remove(self, link: Link) -> None:
+        file = f"virt{link.name}"
         try:
-            os.unlink(f"virt{name}", dir_fd=self._fd)
-            if found.program != name:
-                self._drop_program(found.program)
+            os.unlink(file, dir_fd=self._fd)
+            if link.target.startswith(f"{FOLDER}/"):
+                self._drop_program(link.program)
         except OSError as error:
-            raise self._failure("remove", f"virt{name}", error) from error
+            raise self._failure("remove", file, error) from error
 
     def _look(self, name: str) -> Link:
         file = f"virt{name}"
@@ -158,7 +177,7 @@ class Bin:
 
     def _drop_program(self, program: str) -> None:
         """Remove `.virt/PROGRAM` where no link needs it any more, and the folder where it is empty."""
-        if any(link.program == program != link.name for link in self.links()):
+        if any(link.target == f"{FOLDER}/{program}" for link in self.links()):
             return
         os.unlink(f"{FOLDER}/{program}", dir_fd=self._fd)
         if not os.listdir(f"{self.path}/{FOLDER}"):

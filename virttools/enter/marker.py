@@ -24,7 +24,7 @@ def find(root: str, environ: "dict[str, str] | os._Environ[str]") -> "Marker | N
     """The nearest such file, or None.
 
     It counts only if it is regular, root's, not writable by others, small, and has one name. Not
-    one below a tree of root: who is root in there may have put it there. None under sudo, doas or
+    one below the folder root: who is root in a tree may have put it there. None under sudo, doas or
     pkexec: somebody else chose the working directory.
     """
     if any(name in environ for name in _BORROWED):
