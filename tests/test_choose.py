@@ -1,6 +1,7 @@
 """Which domain is meant: by what is typed, by a file of root's, by what was used last."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -225,7 +226,13 @@ class TestMarker:
         def large() -> None:
             file.write_text("domain2.com\n" * 100)
 
-        spoilt = [owned, writable, linked, large, lambda: os.mkfifo(file)]
+        spoilt: list[Callable[[], object]] = [
+            owned,
+            writable,
+            linked,
+            large,
+            lambda: os.mkfifo(file),
+        ]
         spoilt += [lambda: file.symlink_to(root / "../here/true"), lambda: file.write_text("\n")]
         (root / "../here/true").write_text("domain2.com\n")
         for spoil in spoilt:
