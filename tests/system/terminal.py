@@ -41,14 +41,29 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while self._read(deadline):
             assert time.monotonic() < deadline, f"it never ended:\n{self.shown}"
-        return self._reap()
+        return self.reap()
+
+    def hang_up(self) -> None:
+        """The terminal goes away, as when a connection breaks: SIGHUP, and EIO for who reads."""
+        os.close(self._fd)
+        self._fd = -1
+
+    def reap(self) -> int:
+        """Wait for the program's status, without reading what it still shows."""
+        if self._status is None:
+            _, status = os.waitpid(self.pid, 0)
+            self._status = os.waitstatus_to_exitcode(status)
+        return self._status
 
     def kill(self) -> None:
-        """For a program that a failed test left running."""
+        """For a program that a failed test left running; the terminal is closed."""
         if self._status is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-            self._reap()
+            self.reap()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _read(self, deadline: float) -> bool:
         ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))
@@ -61,16 +76,12 @@ class Terminal:
         self.shown += got.decode(errors="replace").replace("\r\n", "\n")
         return bool(got)
 
-    def _reap(self) -> int:
-        if self._status is None:
-            _, status = os.waitpid(self.pid, 0)
-            self._status = os.waitstatus_to_exitcode(status)
-        return self._status
-
 
 @contextmanager
-def running(argv: Sequence[str], env: Mapping[str, str]) -> Iterator[Terminal]:
-    """Start a program by its path; the terminal is its controlling one, 24 lines of 80."""
+def running(
+    argv: Sequence[str], env: Mapping[str, str], *, lines: int = 24, columns: int = 80
+) -> Iterator[Terminal]:
+    """Start a program by its path; the terminal is its controlling one."""
     pid, fd = pty.fork()
     if pid == 0:
         try:
@@ -79,16 +90,15 @@ def running(argv: Sequence[str], env: Mapping[str, str]) -> Iterator[Terminal]:
             os._exit(127)
     terminal = Terminal(pid, fd)
     try:
-        _size(fd)
+        _size(fd, lines, columns)
         yield terminal
     finally:
         terminal.kill()
-        os.close(fd)
 
 
-def _size(fd: int) -> None:
+def _size(fd: int, lines: int, columns: int) -> None:
     import fcntl
     import struct
     import termios
 
-    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))

@@ -46,7 +46,7 @@ def _groups(wanted: str, names: "tuple[str, ...]") -> "list[list[int]]":
 
 
 def _numbered(wanted: str, count: int) -> "list[int]":
-    is_number = wanted.isascii() and wanted.isdigit() and len(wanted) < 10
+    is_number = wanted.isascii() and wanted.isdigit() and wanted[0] != "0" and len(wanted) < 10
     return [int(wanted) - 1] if is_number and 0 < int(wanted) <= count else []
 
 
