@@ -169,7 +169,7 @@ def test_a_thousand_domains_can_be_paged_and_narrowed(picking: Picking) -> None:
         second = terminal.expect("Domain for passwd: ")
         assert "  22 host0018.org" in second
         terminal.type("099\r")
-        assert "which of 11?" in terminal.expect("Domain for passwd: ")
+        assert "which of 28?" in terminal.expect("Domain for passwd: ")
         terminal.type("0999\r")
         terminal.expect("picked host0999.org\n")
         assert terminal.end() == 0
