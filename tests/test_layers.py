@@ -24,8 +24,8 @@ MODULES = {
         manifest.positions manifest.schema manifest.text
         host.facts host.scripts
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
-        tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.skeleton
-        enter.accounts enter.environment enter.listing enter.matching enter.options
+        tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
+        enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
         serve.routes
     """,
     "reader": """
@@ -42,7 +42,7 @@ MODULES = {
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
         tree.remove tree.root scrub.search tree.spread tree.staging tree.steps tree.store
-        enter.choose enter.drawn enter.execute enter.history enter.links enter.many enter.picker enter.reports
+        enter.choose enter.contain enter.drawn enter.execute enter.init enter.mounts enter.signals enter.terminal enter.history enter.links enter.many enter.picker enter.reports
         serve.wrapper
     """,
     "composer": "domains",

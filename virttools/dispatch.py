@@ -51,7 +51,7 @@ def _read_words(words: list[str]) -> Call:
         elif word not in ("-v", "--verbose", "-q", "--quiet", "--no-color"):
             break
         position += 1
-    if words[position : position + 1] in (["exec"], ["virtuald"]):
+    if words[position : position + 1] in (["exec"], ["shell"], ["virtuald"]):
         call.command = words[position]
         call.words = words[position + 1 :]
     return call
@@ -95,6 +95,8 @@ def _serve(call: Call) -> int:
 
     if call.command == "named":
         asked = options.Options([_program(call.called, call.words[0]), *call.words[1:]])
+    elif call.command == "shell":
+        asked = options.read_shell(call.words)
     else:
         asked = options.read(call.words)
     if asked.is_help:
@@ -121,7 +123,7 @@ def _enter(call: Call, asked: "Options") -> int:
         from virttools.enter import many
 
         return many.run(here.root, asked, as_json=call.is_json or asked.is_json)
-    asked.domain = choose.domain(here, asked.domain, asked.argv[0])
+    asked.domain = choose.domain(here, asked.domain, asked.argv[0] if asked.argv else "shell")
     return execute.run(here.root, asked)
 
 
@@ -147,6 +149,8 @@ def _tell(call: Call, error: VirtError) -> int:
 
         traceback.print_exception(error)
     status = output.failure(error, call.command, as_json=call.is_json)
-    if call.command in ("exec", "named") and not isinstance(error, (EnterError, UsageError)):
+    if call.command in ("exec", "shell", "named") and not isinstance(
+        error, (EnterError, UsageError)
+    ):
         return EnterError.exit_code
     return status

@@ -48,6 +48,15 @@ def find(passwd: bytes, group: bytes, wanted: bytes) -> Account | None:
     return by_number
 
 
+def find_group(group: bytes, wanted: bytes) -> int | None:
+    """The gid of the first entry of group(5) text with that name, or wanted itself as a number."""
+    for line in group.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) >= 4 and fields[0] and fields[0] == wanted:
+            return _number(fields[2])
+    return _number(wanted)
+
+
 def _account(fields: list[bytes], group: bytes) -> Account | None:
     uid, gid = _number(fields[2]), _number(fields[3])
     has_nul = any(b"\0" in field for field in fields)  # no environment variable can hold one

@@ -28,6 +28,13 @@ def build(
     return env
 
 
+def prompt(account: Account, domain: str) -> bytes:
+    """A prompt that names the domain, as sh and bash both read it; the tree's profile may say more."""
+    mark = b"#" if account.uid == 0 else b"$"
+    name = bytes(byte for byte in account.name if 32 < byte < 127 and byte not in b"$`\\")
+    return name + b"@" + domain.encode() + b":$PWD" + mark + b" "
+
+
 def is_coerced(environ: dict[bytes, bytes]) -> bool:
     """Whether LC_CTYPE may be the interpreter's addition to the caller's environment (PEP 538)."""
     return environ.get(b"LC_CTYPE") in (b"C.UTF-8", b"C.utf8", b"UTF-8")

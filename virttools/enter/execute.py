@@ -1,71 +1,89 @@
-"""Enters a tree by chroot(2) and becomes a program; between the two run system calls only."""
+"""Runs a command in a tree: contained, or by chroot(2); then only system calls run before execve."""
 
-import _signal  # type: ignore[import-not-found]  # signal loads enum and re
 import os
 
 from virttools import linux
-from virttools.enter import accounts, environment, inside, program
+from virttools.enter import accounts, environment, inside, program, signals
 from virttools.enter.accounts import Account
+from virttools.enter.entrance import Entrance, cause
 from virttools.enter.options import Options
-from virttools.errors import EnterError, UsageError
+from virttools.errors import EnterError
 
 _LARGEST_FILE = 16 * 2**20
 """Bytes of a tree's passwd or group that we are willing to read."""
 
-
 _MOST_GROUPS = 65536
 """NGROUPS_MAX of <linux/limits.h>."""
 
-
-class Entrance:
-    """All that entering needs, made ready beforehand; paths are as seen inside, text is encoded.
-
-    account None leaves the ids as they are. What fails after chroot is written to fail_fd, after
-    prefix.
-    """
-
-    __slots__ = ("account", "argv", "cwd", "env", "fail_fd", "path", "prefix", "tree_fd")
-
-    def __init__(
-        self,
-        tree_fd: int,
-        path: str,
-        argv: list[str],
-        *,
-        env: dict[bytes, bytes],
-        account: Account | None = None,
-        cwd: str = "/",
-    ) -> None:
-        self.tree_fd = tree_fd
-        self.path = os.fsencode(path)
-        self.argv = [os.fsencode(word) for word in argv]
-        self.env = env
-        self.account = account
-        self.cwd = os.fsencode(cwd)
-        self.fail_fd = 2
-        self.prefix = b"virt: "
+_SHARED = b"virt: root can change files here that other domains share (docs: virt.1, --chroot)\n"
 
 
 def run(root: str, options: Options) -> int:
-    """Become the command that options ask for, in a domain of root; comes back only by an error.
+    """Run the command that options ask for, in the domain they name, and return its status.
 
-    Raises EnterError (125, 126, 127), or UsageError where a domain must be chosen.
+    Contained unless `is_chroot`. Where a signal ended it, or with `is_chroot`, this does not come
+    back. Raises EnterError (125, 126, 127).
     """
     if os.geteuid() != 0:
         raise EnterError(
             "cannot enter a domain: only root may call chroot(2)", hint="use sudo, or become root"
         )
-    environ = _environment()
-    domain = _choose(root, options.domain, environ)
+    _open_standard()
+    domain = options.domain or ""
     tree_fd = inside.open_tree(root, domain)
+    entrance = _entrance(tree_fd, domain, options)
+    if options.is_chroot:
+        return _enter_plainly(root, entrance, options)
+    from virttools.enter import contain
+
+    if options.is_writable:
+        _warn(entrance)
+    return contain.enter(entrance, options)
+
+
+def _open_standard() -> None:
+    """Have something at 0, 1 and 2: what we open next must not become the command's input."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(fd, True)
+
+
+def _entrance(tree_fd: int, domain: str, options: Options) -> Entrance:
     account = _account(tree_fd, domain, options.user)
-    env = environment.build(environ, account, options.env)
-    cwd = options.cwd
+    env = environment.build(_environment(), account, options.env)
+    argv, cwd = options.argv, options.cwd
+    if options.is_login:
+        shell = os.fsdecode(account.shell)
+        argv = [shell]
+        cwd = _home(tree_fd, account) if cwd is None else cwd
+        env.setdefault(b"PS1", environment.prompt(account, domain))
+    cwd = cwd or "/"
     if not inside.is_folder(tree_fd, cwd):
         raise EnterError(f"cannot start in {program.shown(cwd)}: {domain} has no such folder")
-    search = os.fsdecode(env[b"PATH"])
-    path = program.find(tree_fd, options.argv[0], search, cwd)
-    return enter(Entrance(tree_fd, path, options.argv, env=env, account=account, cwd=cwd))
+    path = program.find(tree_fd, argv[0], os.fsdecode(env[b"PATH"]), cwd)
+    if options.is_login:
+        argv = ["-" + argv[0].rpartition("/")[2]]
+    entrance = Entrance(tree_fd, path, argv, env=env, account=account, cwd=cwd)
+    entrance.kept_fds = _kept(options.kept_fds)
+    return entrance
+
+
+def _home(tree_fd: int, account: Account) -> str:
+    """A login goes home, or to / where there is no such folder, as login(1) does."""
+    home = os.fsdecode(account.home)
+    return home if home.startswith("/") and inside.is_folder(tree_fd, home) else "/"
+
+
+def _kept(fds: list[int]) -> list[int]:
+    for fd in fds:
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            raise EnterError(f"cannot keep descriptor {fd}: it is not open") from error
+    return fds
 
 
 def _environment() -> dict[bytes, bytes]:
@@ -79,64 +97,60 @@ def _environment() -> dict[bytes, bytes]:
         return environ
 
 
-def _choose(root: str, asked: str | None, environ: dict[bytes, bytes]) -> str:
-    name = asked if asked is not None else os.fsdecode(environ.get(b"VIRT_DOMAIN", b""))
-    if name or asked is not None:
-        return _normal(name)
-    there = inside.domains(root)
-    if not there:
-        raise EnterError(
-            f"cannot choose a domain: {root} holds none", hint="`virt create DOMAIN` makes one"
-        )
-    if len(there) > 1:
-        raise UsageError(
-            "cannot choose a domain: there are several:\n" + "\n".join(there),
-            hint="name one by --domain or VIRT_DOMAIN",
-        )
-    return there[0]
-
-
-def _normal(name: str) -> str:
-    plain = name.lower().removesuffix(".")
-    if not plain.isascii():
-        import site
-
-        site.main()  # the fast way starts without (-S); idna is no part of the standard library
-        from virttools.manifest import names
-
-        return names.domain(name)
-    if not inside.is_domain(plain):
-        raise EnterError(
-            f"cannot enter {program.shown(name)!r}: it is no domain name",
-            hint="`virt list` names the domains",
-        )
-    return plain
-
-
 def _account(tree_fd: int, domain: str, user: str | None) -> Account:
     passwd = inside.read(tree_fd, "/etc/passwd", _LARGEST_FILE) or b""
     group = inside.read(tree_fd, "/etc/group", _LARGEST_FILE) or b""
     if user is None:
         return accounts.root(passwd, group)
-    account = accounts.find(passwd, group, os.fsencode(user))
+    name, has_group, wanted = user.partition(":")
+    account = accounts.find(passwd, group, os.fsencode(name))
     if account is None or len(account.groups) > _MOST_GROUPS:
         raise EnterError(
-            f"cannot become {program.shown(user)}: {domain} has no such user in its /etc/passwd",
+            f"cannot become {program.shown(name)}: {domain} has no such user in its /etc/passwd",
             hint=f"`virt exec --domain {domain} -- cat /etc/passwd` shows its users",
         )
+    if has_group:
+        gid = accounts.find_group(group, os.fsencode(wanted))
+        if gid is None:
+            raise EnterError(
+                f"cannot join {program.shown(wanted)}: {domain} has no such group in its /etc/group"
+            )
+        account.gid = gid
+        account.groups = sorted({*account.groups, gid})
     return account
 
 
+def _enter_plainly(root: str, entrance: Entrance, options: Options) -> int:
+    _warn(entrance)
+    if options.has_proc:
+        from virttools.enter import contain
+
+        entrance.tree_fd = contain.add_proc(root, options.domain or "")
+    return enter(entrance)
+
+
+def _warn(entrance: Entrance) -> None:
+    """Say that root can change the files that trees share, where this tree shares some."""
+    found = inside.status(entrance.tree_fd, os.fsdecode(entrance.path))
+    is_root = entrance.account is not None and entrance.account.uid == 0
+    if is_root and found is not None and found.st_nlink > 1:
+        os.write(2, _SHARED)
+
+
 def enter(entrance: Entrance) -> int:
-    """Become the program. Comes back, with the exit status for this process, only where it failed.
+    """Become the program, by chroot(2). Comes back, with an exit status, only where that failed.
 
     Descriptors from 3 on close, signals are as at birth, umask is 022 (DESIGN 7.5).
     Raises EnterError where the tree could not be entered at all.
     """
     os.umask(0o022)
-    _reset_signals()
+    signals.reset()
     try:
         linux.close_range_cloexec(3)
+        for fd in entrance.kept_fds:
+            os.set_inheritable(fd, True)
+        # Found beforehand: a link to /proc/self/fd would lead back to a descriptor of ours.
+        cwd_fd = inside.open_folder(entrance.tree_fd, entrance.cwd)
         linux.chroot_fd(entrance.tree_fd)
     except OSError as error:
         raise EnterError(
@@ -146,7 +160,7 @@ def enter(entrance: Entrance) -> int:
     # its files as root (DESIGN 7.4): whatever happens, this process does not come back.
     status = 125
     try:
-        os.chdir(entrance.cwd)
+        os.fchdir(cwd_fd)
         if entrance.account is not None:
             os.setgroups(entrance.account.groups)
             os.setgid(entrance.account.gid)
@@ -159,21 +173,10 @@ def enter(entrance: Entrance) -> int:
         os._exit(status)
 
 
-def _reset_signals() -> None:
-    for number in range(1, _signal.NSIG):
-        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
-            _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-
-
 def _fail(entrance: Entrance, status: int, number: int) -> None:
-    """Say what failed inside. ENOENT, of a program that was found before, is about its loader."""
-    cause = os.strerror(number).encode()
-    if status == 126 and number == 2:
-        cause = b"its loader (see `readelf -l`) is not in the tree"
-    elif status == 126 and number == 8:
-        cause = b"it is neither for this machine nor a script that begins with #!"
-    message = entrance.prefix + b"cannot run " + entrance.path + b": " + cause + b"\n"
+    """Say what failed inside."""
+    why = cause(number) if status == 126 else os.strerror(number).encode()
+    message = entrance.prefix + b"cannot run " + entrance.path + b": " + why + b"\n"
     try:  # noqa: SIM105  contextlib would be loaded before every command
         os.write(entrance.fail_fd, message)
     except OSError:

@@ -76,10 +76,41 @@ def look(tree_fd: int, path: str) -> int:
     return linux.openat2(tree_fd, path, os.O_PATH, _RESOLVE)
 
 
+def real_path(tree_fd: int, path: str) -> str:
+    """Where path, every link followed inside the tree, lies in it: absolute as from inside.
+
+    Raises OSError.
+    """
+    seen_fd = look(tree_fd, path)
+    try:
+        tree = os.readlink(f"/proc/self/fd/{tree_fd}")
+        found = os.readlink(f"/proc/self/fd/{seen_fd}")
+    finally:
+        os.close(seen_fd)
+    return found[len(tree.rstrip("/")) :]
+
+
+def status(tree_fd: int, path: str) -> os.stat_result | None:
+    """What path means inside the tree; None where there is nothing."""
+    try:
+        seen_fd = look(tree_fd, path)
+    except OSError:
+        return None
+    try:
+        return os.fstat(seen_fd)
+    finally:
+        os.close(seen_fd)
+
+
+def open_folder(tree_fd: int, path: str | bytes) -> int:
+    """A folder, found as from inside, through no magic link. Raises OSError."""
+    return linux.openat2(tree_fd, path, os.O_PATH | os.O_DIRECTORY, _RESOLVE)
+
+
 def is_folder(tree_fd: int, path: str) -> bool:
     """Whether path, resolved inside the tree, is a folder."""
     try:
-        os.close(linux.openat2(tree_fd, path, os.O_PATH | os.O_DIRECTORY, _RESOLVE))
+        os.close(open_folder(tree_fd, path))
     except OSError:
         return False
     return True

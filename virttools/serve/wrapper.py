@@ -6,7 +6,8 @@ import stat
 import sys
 
 from virttools.enter import accounts, environment, inside, program
-from virttools.enter.execute import Entrance, enter
+from virttools.enter.entrance import Entrance
+from virttools.enter.execute import enter
 from virttools.errors import (
     ConfigError,
     NeedsPrivilege,

@@ -22,9 +22,8 @@ from virttools.tree.actions import (
     WriteFile,
 )
 from virttools.tree.paths import Links
+from virttools.tree.shared import FOLDERS
 
-# DESIGN 7.3: what lies here is a domain's own to change, and never shared.
-_PRIVATE = ("etc/", "var/", "home/", "root/", "srv/")
 _SET_ID = 0o6000
 _OTHERS_WRITE = 0o022
 
@@ -75,10 +74,14 @@ def prepare(manifest: Manifest, facts: Facts) -> Blueprint:
     drawing.draw()
     if drawing.problems:
         raise ManifestError(
-            f"cannot plan a tree: {len(drawing.problems)} conflicts in its manifest",
+            f"cannot plan a tree: {_conflicts(len(drawing.problems))} in its manifest",
             problems=tuple(sorted(drawing.problems, key=lambda one: (one.file, one.line))),
         )
     return drawing.blueprint()
+
+
+def _conflicts(count: int) -> str:
+    return "1 conflict" if count == 1 else f"{count} conflicts"
 
 
 def _log_link(log: str | None) -> tuple[Action, ...]:
@@ -327,7 +330,7 @@ def _may_share(
         and gid == 0
         and not mode & (_SET_ID | _OTHERS_WRITE)
         and not xattrs
-        and not path.startswith(_PRIVATE)
+        and path.partition("/")[0] in FOLDERS
     )
 
 

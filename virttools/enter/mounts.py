@@ -1,0 +1,111 @@
+"""Doer: makes a tree the root of a new mount namespace, by descriptors, and what lies on top of it.
+
+Runs inside, before the program: names are bytes, places are found without following any link out.
+"""
+
+import os
+
+from virttools import linux
+from virttools.enter.entrance import Cell
+from virttools.tree.shared import FOLDERS
+
+_SHARED = tuple(name.encode() for name in FOLDERS)
+_PLAIN = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS
+_INSIDE = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
+_ABSENT = (2, 20, 40)  # ENOENT, ENOTDIR, ELOOP
+
+# As OCI runtimes have it (readonlyPaths and maskedPaths of their default specification).
+_READ_ONLY = (b"bus", b"fs", b"irq", b"sys", b"sysrq-trigger")
+_MASKED = (
+    b"acpi", b"asound", b"interrupts", b"kcore", b"keys", b"latency_stats", b"sched_debug", b"scsi",
+    b"timer_list", b"timer_stats",
+)  # fmt: skip
+_NOTHING = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
+
+
+def enter(cell: Cell) -> None:
+    """Make the cell's tree the root and the working directory; the old root is gone afterwards.
+
+    Raises OSError.
+    """
+    root_fd = os.open(b"/", os.O_PATH | os.O_DIRECTORY)
+    linux.set_mount(root_fd, propagation=linux.MS_PRIVATE)
+    linux.move_mount(cell.tree_mount_fd, root_fd)
+    os.close(root_fd)
+    if not cell.is_writable:
+        for name in _SHARED:
+            _protect(cell.tree_mount_fd, name)
+    if cell.has_proc:
+        mount_proc(cell.tree_mount_fd)
+    if cell.pts_fd >= 0:
+        _attach(cell.pts_fd, cell.tree_mount_fd, b"dev/pts")
+    for mount_fd, place in cell.binds:
+        target_fd = linux.openat2(cell.tree_mount_fd, place, os.O_PATH, _INSIDE)
+        linux.move_mount(mount_fd, target_fd)
+        os.close(target_fd)
+    os.fchdir(cell.tree_mount_fd)
+    linux.pivot_root_here()
+
+
+def mount_proc(tree_fd: int) -> bool:
+    """Mount a proc of this pid namespace at /proc of the tree, if that is a folder; whether it is.
+
+    The root must still be the host's: its /dev/null covers what is masked. Raises OSError.
+    """
+    proc_fd = linux.make_mount(b"proc", _NOTHING)
+    if not _attach(proc_fd, tree_fd, b"proc"):
+        os.close(proc_fd)
+        return False
+    for name in _READ_ONLY:
+        _protect(proc_fd, name)
+    # A copy can be made only of what is attached in this namespace (Linux < 6.15).
+    null_fd = os.open(b"/dev/null", os.O_PATH)
+    for name in _MASKED:
+        _mask(proc_fd, name, null_fd)
+    os.close(null_fd)
+    os.close(proc_fd)
+    return True
+
+
+def _attach(mount_fd: int, tree_fd: int, place: bytes) -> bool:
+    try:
+        target_fd = linux.openat2(tree_fd, place, os.O_PATH | os.O_DIRECTORY, _PLAIN)
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return False
+    linux.move_mount(mount_fd, target_fd)
+    os.close(target_fd)
+    return True
+
+
+def _protect(dir_fd: int, name: bytes) -> None:
+    """Mount what is there over itself, read-only; a link is nothing to protect."""
+    try:
+        place_fd = linux.openat2(dir_fd, name, os.O_PATH, _PLAIN)
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return
+    copy_fd = linux.clone_mount(place_fd)
+    linux.set_mount(copy_fd, attributes=linux.MOUNT_ATTR_RDONLY)
+    linux.move_mount(copy_fd, place_fd)
+    os.close(copy_fd)
+    os.close(place_fd)
+
+
+def _mask(proc_fd: int, name: bytes, null_fd: int) -> None:
+    """Hide a file behind /dev/null, and a folder behind an empty one."""
+    try:
+        place_fd = linux.openat2(proc_fd, name, os.O_PATH, _PLAIN)
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return
+    if os.fstat(place_fd).st_mode & 0o170000 == 0o040000:
+        cover_fd = linux.make_mount(b"tmpfs", _NOTHING | linux.MOUNT_ATTR_RDONLY)
+    else:
+        cover_fd = linux.clone_mount(null_fd)
+    linux.move_mount(cover_fd, place_fd)
+    os.close(cover_fd)
+    os.close(place_fd)
