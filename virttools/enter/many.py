@@ -4,6 +4,7 @@ import _signal  # type: ignore[import-not-found]  # signal loads enum and re
 import os
 import select
 
+from virttools import linux
 from virttools.enter import execute, inside
 from virttools.enter.options import Options
 from virttools.enter.reports import Report
@@ -13,7 +14,7 @@ _PIECE = 65536
 _LONGEST = 1 << 20
 """Bytes of a line without an end that are kept in memory; then it is told in pieces."""
 
-_GRACE = 2000
+_GRACE = 1000
 """Milliseconds between SIGTERM and SIGKILL for those that are stopped."""
 
 _STOPPING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
@@ -58,6 +59,8 @@ def run(root: str, options: Options, *, as_json: bool) -> int:
     all of them. Raises EnterError where there is no domain to run it in.
     """
     names = _matching(root, options.match)
+    if not options.is_chroot:
+        from virttools.enter import contain  # noqa: F401  once for all: the children inherit it
     report = Report(names, as_json=as_json)
     crew = _Crew(root, options, report)
     handlers = [(number, _signal.signal(number, _stop)) for number in _STOPPING]
@@ -145,9 +148,11 @@ class _Crew:
         outs, errs = os.pipe(), os.pipe()
         # No signal may come between a child's birth and its entry in our list.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, _STOPPING)
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become(self._root, self._options, domain, outs[1], errs[1])
+            fds = {"out_fd": outs[1], "err_fd": errs[1]}
+            _become(self._root, self._options, domain, parent=parent, **fds)
         os.close(outs[1])
         os.close(errs[1])
         job = _Job(domain, pid, (_Stream(domain, 1, outs[0]), _Stream(domain, 2, errs[0])))
@@ -209,10 +214,15 @@ def _kill(pid: int, number: int) -> None:
             pass
 
 
-def _become(root: str, options: Options, domain: str, out_fd: int, err_fd: int) -> None:
+def _become(
+    root: str, options: Options, domain: str, *, out_fd: int, err_fd: int, parent: int
+) -> None:
     """In the child: run the command as `virt exec` does; never comes back."""
     status = 125
     try:
+        linux.set_death_signal(_signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(status)  # it ended in between
         os.setsid()
         for number in _STOPPING:
             _signal.signal(number, _signal.SIG_DFL)
