@@ -64,9 +64,11 @@ def main() -> None:
         tree(domain)
         beside, elsewhere = links(Path(folder))
         os.environ["VIRT_ROOT"] = str(root)
+        entering = [str(BIN / "virt"), "exec", "--domain", domain.name]
         ways = {
             "python3 -I -S -c pass": [interpreter(), "-I", "-S", "-c", "pass"],
-            "virt exec -- true": [str(BIN / "virt"), "exec", "--domain", domain.name, "--", "true"],
+            "virt exec -- true": [*entering, "--", "true"],
+            "virt exec --chroot -- true": [*entering, "--chroot", "--", "true"],
             "virttrue, beside virt": [str(beside)],
             "virttrue, elsewhere": [str(elsewhere)],
             "chroot(1)": ["/usr/sbin/chroot", str(domain), "/bin/true"],

@@ -12,6 +12,8 @@ from virttools.errors import EnterError
 # typing costs start-up time; a name in quotes is enough for the type checker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from virttools.enter.terminal import Terminal
 
 _PASSED_ON = (
@@ -30,10 +32,10 @@ _FAILURES = {
 }
 
 
-def enter(entrance: Entrance, options: Options) -> int:
-    """Run a command contained, as options say, and return its status. Raises EnterError.
+def enter(entrance: Entrance, options: Options) -> "NoReturn":
+    """Run a command contained, as options say, and end as it does: by its status or its signal.
 
-    Where a signal ended it, this process ends so too, and this does not come back.
+    Raises EnterError where it could not be started.
     """
     domain = options.domain or ""
     located = program.locate(
@@ -47,7 +49,8 @@ def enter(entrance: Entrance, options: Options) -> int:
     if terminal is not None:
         cell.pts_fd, cell.tty_fd = terminal.pts_fd, terminal.tty_fd
         cell.std_fds, cell.is_waiting = terminal.std_fds, terminal.is_waiting
-    return _run(entrance, cell, located, terminal)
+    # Taking the interpreter down in order would cost as much as one more fork.
+    os._exit(_run(entrance, cell, located, terminal))
 
 
 def add_proc(root: str, domain: str) -> int:

@@ -19,10 +19,10 @@ _SHARED = b"virt: root can change files here that other domains share (docs: vir
 
 
 def run(root: str, options: Options) -> int:
-    """Run the command that options ask for, in the domain they name, and return its status.
+    """Run the command that options ask for, in the domain they name: contained, or by `is_chroot`.
 
-    Contained unless `is_chroot`. Where a signal ended it, or with `is_chroot`, this does not come
-    back. Raises EnterError (125, 126, 127).
+    This process ends as the command does; it comes back only where chroot(2) succeeded and the
+    rest did not. Raises EnterError (125, 126, 127).
     """
     if os.geteuid() != 0:
         raise EnterError(
@@ -38,7 +38,7 @@ def run(root: str, options: Options) -> int:
 
     if options.is_writable:
         _warn(entrance)
-    return contain.enter(entrance, options)
+    contain.enter(entrance, options)
 
 
 def _open_standard() -> None:
