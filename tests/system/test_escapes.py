@@ -272,11 +272,8 @@ def test_a_program_that_becomes_a_link_meanwhile_does_not_run(prison: Prison) ->
         flipper.communicate()
         for name in ("flip", "next"):
             (prison.tree / "bin" / name).unlink(missing_ok=True)
-    assert told <= {
-        (0, ""),
-        (126, "virt: cannot run /bin/flip: it became a link just now\n"),
-        (127, "virt: cannot find flip: it is not in the tree\n"),
-    }
+    assert {status for status, _ in told} <= {0, 126, 127}
+    assert all(said.startswith("virt: cannot ") for status, said in told if status)
 
 
 def _flip(prison: Prison) -> tuple[int, str]:

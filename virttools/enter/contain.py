@@ -20,6 +20,7 @@ _PASSED_ON = (
     _signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1,
     _signal.SIGUSR2, _signal.SIGALRM, _signal.SIGTSTP,
 )  # fmt: skip
+_KEYS = (_signal.SIGINT, _signal.SIGQUIT)
 _TERMINAL_STOPS = (_signal.SIGTTIN, _signal.SIGTTOU)
 _PLAINLY = "--chroot enters without them, and holds less"
 _FAILURES = {
@@ -171,13 +172,15 @@ class _Outside:
         finally:
             os.kill(self._pid, _signal.SIGKILL)
             _, init_status = os.waitpid(self._pid, 0)
-            if self._terminal is not None:
-                self._terminal.end()
+            was_raw = self._terminal is not None and self._terminal.end()
         if self._failure is not None:
             raise _failure(self._entrance, *self._failure)
         status = init_status if self._status is None else self._status
         if os.WIFSIGNALED(status):
-            return signals.die(os.WTERMSIG(status))
+            number = os.WTERMSIG(status)
+            # In raw mode nobody else in our process group saw the key: a loop in the caller's
+            # script would go on after Ctrl-C.
+            return signals.die(number, with_group=was_raw and number in _KEYS)
         return os.WEXITSTATUS(status)
 
     def _listen(self) -> None:
@@ -215,7 +218,7 @@ class _Outside:
             return
         target = os.getpid()
         if self._terminal is not None and self._terminal.give_back():
-            target = 0  # in raw mode nobody else in our process group saw the key
+            target = 0  # as above: nobody else saw the key
         old = _signal.signal(_signal.SIGTSTP, _signal.SIG_DFL)
         os.kill(target, _signal.SIGTSTP)
         _signal.signal(_signal.SIGTSTP, old)

@@ -38,7 +38,7 @@ def run(root: str, options: Options) -> int:
 
     if options.is_writable:
         _warn(entrance)
-    contain.enter(entrance, options)
+    return contain.enter(entrance, options)
 
 
 def _open_standard() -> None:

@@ -26,12 +26,13 @@ def reset() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def die(number: int) -> int:
+def die(number: int, *, with_group: bool = False) -> int:
     """Die of a signal as the program did, so that a shell sees what it would have seen.
 
-    No core is dumped a second time. Comes back with 128+number where the signal does not kill.
+    with_group: send it to all of our process group, as a terminal does. No core is dumped a second
+    time. Comes back with 128+number where the signal does not kill.
     """
     linux.hide_memory()
     reset()
-    os.kill(os.getpid(), number)
+    os.kill(0 if with_group else os.getpid(), number)
     return 128 + number

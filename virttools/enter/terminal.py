@@ -110,19 +110,22 @@ class Terminal:
                 else:
                     self._hang_up()
 
-    def end(self) -> None:
-        """Show what is still to be shown, and give the caller's terminal back."""
+    def end(self) -> bool:
+        """Show what is still to be shown, and give the caller's terminal back; whether it was ours."""
         poll = select.poll()
         if self._master_fd >= 0:
             poll.register(self._master_fd, select.POLLIN)
         while self._master_fd >= 0 and any(event & select.POLLIN for _, event in poll.poll(0)):
             self._show()
-        self.give_back()
+        was_raw = self.give_back()
         self._hang_up()
+        return was_raw
 
     def _show(self) -> None:
         try:
             text = os.read(self._master_fd, _PIECE)
+            if not self._is_raw or self._shares_output:
+                text = text.replace(b"\r\n", b"\n")  # the caller's terminal adds one itself
             while text:
                 text = text[os.write(self._out_fd, text) :]
         except BlockingIOError:
