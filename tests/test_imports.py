@@ -13,7 +13,7 @@ MAIN = REPOSITORY / "virttools" / "__main__.py"
 
 STANDARD = {
     "os", "stat", "_stat", "posixpath", "genericpath", "_collections_abc",
-    "types", "struct", "_struct", "ctypes", "_ctypes", "ctypes._endian", "fcntl",
+    "struct", "_struct", "_ctypes", "fcntl",
 }  # fmt: skip
 ENTER = {
     "virttools", "virttools.dispatch", "virttools.errors", "virttools.linux",

@@ -1,16 +1,74 @@
-"""The system calls that Python lacks, by ctypes: each wrapper calls, checks and raises OSError.
+"""The system calls that Python lacks, by _ctypes: each wrapper calls, checks and raises OSError.
 
 Constants are named as in the kernel's headers. For Linux >= 5.6 (openat2), mounts >= 5.12.
 """
 
-import ctypes
 import os
 import struct
+
+# What ctypes itself stands on: the rest of it would cost every command a millisecond more.
+from _ctypes import (
+    FUNCFLAG_CDECL,
+    FUNCFLAG_USE_ERRNO,
+    CFuncPtr,
+    _SimpleCData,
+    dlopen,
+    get_errno,
+)
 from fcntl import ioctl
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# typing costs start-up time, and _SimpleCData is no generic when it runs
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    _Simple = _SimpleCData[Any]
+else:
+    _Simple = _SimpleCData
+
+
+class _Int(_Simple):
+    _type_ = "i"
+
+
+class _Long(_Simple):
+    _type_ = "l"
+
+
+class _Unsigned(_Simple):
+    """As wide as a pointer."""
+
+    _type_ = "L"
+
+
+class _Text(_Simple):
+    """A pointer to bytes that end with NUL, or NULL."""
+
+    _type_ = "z"
+
+
+class _Function(CFuncPtr):
+    """A function of the C library: returns an int, sets errno."""
+
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+class _Library:
+    """What this process has loaded; an attribute is the function of that name."""
+
+    def __init__(self) -> None:
+        self._handle = dlopen(None, 0)  # type: ignore[arg-type]  # NULL: this process itself
+
+    def __getattr__(self, name: str) -> _Function:
+        function = _Function((name, self))  # type: ignore[arg-type]  # any object with a _handle
+        setattr(self, name, function)
+        return function
+
+
+_libc = _Library()
 _syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
+_syscall.restype = _Long
 
 # include/uapi/linux/openat2.h
 RESOLVE_NO_XDEV = 0x01
@@ -90,7 +148,7 @@ _OPEN_HOW = struct.Struct("=QQQ")
 
 
 def _fail(path: str | bytes | None = None) -> None:
-    number = ctypes.get_errno()
+    number = get_errno()
     raise OSError(number, os.strerror(number), path)
 
 
@@ -105,7 +163,7 @@ def openat2(dir_fd: int, path: str | bytes, flags: int, resolve: int, mode: int 
         if fd >= 0:
             return fd
         # EAGAIN: a rename raced with "..": the man page says to try again.
-        if ctypes.get_errno() != 11:
+        if get_errno() != 11:
             _fail(path)
 
 
@@ -137,7 +195,7 @@ def link_fd(fd: int, dir_fd: int, name: str) -> None:
 
 def close_range_cloexec(first: int) -> None:
     """Mark every descriptor from first on close-on-exec (close_range(2), Linux 5.11)."""
-    if _syscall(_SYS_close_range, first, ctypes.c_uint(0xFFFFFFFF), CLOSE_RANGE_CLOEXEC) < 0:
+    if _syscall(_SYS_close_range, first, _Unsigned(0xFFFFFFFF), CLOSE_RANGE_CLOEXEC) < 0:
         _fail()
 
 
@@ -149,10 +207,9 @@ def chroot_fd(dir_fd: int) -> None:
 
 def auxiliary_text(kind: int) -> str:
     """The text that an AT_* entry of this process's auxiliary vector points to (getauxval(3)), or ""."""
-    _libc.getauxval.restype = ctypes.c_void_p
-    _libc.getauxval.argtypes = (ctypes.c_ulong,)
-    place = _libc.getauxval(kind)
-    return ctypes.string_at(place).decode("ascii", "replace") if place else ""
+    _libc.getauxval.restype = _Text
+    text = _libc.getauxval(_Unsigned(kind))
+    return text.decode("ascii", "replace") if text else ""
 
 
 def unshare(flags: int) -> None:
@@ -242,8 +299,8 @@ def bound_capabilities(kept: int) -> None:
     for number in range(64):
         if kept >> number & 1:
             continue
-        if _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
-            if number > CAP_SETFCAP and ctypes.get_errno() == 22:  # EINVAL: past the last one
+        if _libc.prctl(_PR_CAPBSET_DROP, _Unsigned(number), 0, 0, 0) < 0:
+            if number > CAP_SETFCAP and get_errno() == 22:  # EINVAL: past the last one
                 break
             _fail()
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
@@ -258,15 +315,15 @@ def set_capabilities(kept: int) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    zero = ctypes.c_ulong(0)
-    if _libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero) < 0:
+    zero = _Unsigned(0)
+    if _libc.prctl(option, _Unsigned(value), zero, zero, zero) < 0:
         _fail()
 
 
 def overwrite(address: int, size: int, text: bytes) -> None:
     """Overwrite memory of this process with text, shorter than size, and zeros."""
-    ctypes.memset(address, 0, size)
-    ctypes.memmove(address, text, len(text))
+    _libc.memset(_Unsigned(address), 0, _Unsigned(size))
+    _libc.memcpy(_Unsigned(address), text, _Unsigned(len(text)))
 
 
 def unlockpt(master_fd: int) -> None:
@@ -283,8 +340,8 @@ class Execution:
     def __init__(self, name: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> None:
         words = [key + b"=" + value for key, value in env.items()]
         self._name = name
-        self._argv = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
-        self._env = (ctypes.c_char_p * (len(words) + 1))(*words, None)
+        self._argv = (_Text * (len(argv) + 1))(*argv, None)
+        self._env = (_Text * (len(words) + 1))(*words, None)
 
     def begin(self, dir_fd: int) -> None:
         """Become the program of that name in the folder dir_fd. Comes back only by OSError."""
