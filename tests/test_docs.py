@@ -37,7 +37,7 @@ SKELETON = (
     "SEE ALSO",
 )
 HELP = {"-h", "--help"}
-FAST = {"exec": enter.HELP, "virtuald": wrapper.HELP}
+FAST = {"exec": enter.HELP, "shell": enter.SHELL_HELP, "virtuald": wrapper.HELP}
 """The commands that are served before typer is loaded: their options stand in their help."""
 
 OF_SHELLS = {126, 127, 130, 141}
@@ -69,7 +69,7 @@ def typer_options(command: Any) -> frozenset[str]:  # noqa: ANN401  typer's clic
 
 
 def fast_options(name: str) -> frozenset[str]:
-    return frozenset(re.findall(r"--[a-z]+", FAST.get(name, ""))) - HELP
+    return frozenset(re.findall(r"--[a-z]+(?:-[a-z]+)*", FAST.get(name, ""))) - HELP
 
 
 def documented(terms: list[Term]) -> set[str]:

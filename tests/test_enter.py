@@ -1,10 +1,13 @@
 """Accounts, environment and options of what runs inside a tree: pure values."""
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virttools.enter import accounts, environment, inside, options
+from virttools.enter import accounts, entrance, environment, inside, options, program
 from virttools.errors import BadName, EnterError
 from virttools.manifest import names
 
@@ -127,3 +130,96 @@ def test_domain_names_are_those_that_create_takes(name: str) -> None:
 def test_other_folders_are_no_domains(name: str) -> None:
     """What /virtual may hold besides trees is never listed or entered."""
     assert not inside.is_domain(name)
+
+
+def test_a_group_is_found_by_name_before_number() -> None:
+    """The first entry counts; a number that names no entry is itself; nothing else is a group."""
+    found = [accounts.find_group(GROUP, wanted) for wanted in (b"www", b"8", b"ftp", b"", b"none")]
+    assert found == [33, 8, None, None, None]
+    assert accounts.find_group(b"12:x:40:\n", b"12") == 40
+
+
+def test_a_prompt_names_user_and_domain_and_runs_nothing() -> None:
+    """Shells expand what stands in PS1: a name from the tree's passwd brings no command along."""
+    evil = accounts.find(b"$(reboot)`id`\\u:x:7:7::/:/bin/sh\n", b"", b"7")
+    assert evil is not None
+    assert environment.prompt(evil, "a.com") == b"(reboot)idu@a.com:$PWD$ "
+    assert environment.prompt(accounts.root(b"", b""), "a.com") == b"root@a.com:$PWD# "
+
+
+def test_options_of_containment_are_read() -> None:
+    """Flags, descriptors and binds, in both spellings of values."""
+    read = options.read(
+        ["--bind", "/a:/b", "--bind=x:/c:ro", "--keep-fd=3", "--no-tty", "--writable", "--allow-setid", "ls"]
+    )  # fmt: skip
+    assert [(bind.source, bind.place, bind.is_read_only) for bind in read.binds] == [
+        ("/a", "/b", False),
+        ("x", "/c", True),
+    ]
+    assert (read.kept_fds, read.has_terminal, read.is_writable, read.allows_set_id) == (
+        [3],
+        False,
+        True,
+        True,
+    )
+    assert options.read(["--chroot", "--proc", "--stdin", "ls"]).is_chroot
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--bind", "/a", "ls"],
+        ["--bind", "/a:b", "ls"],
+        ["--bind", ":/b", "ls"],
+        ["--bind", "/a:/b:rw", "ls"],
+        ["--bind", "/a:/b:ro:ro", "ls"],
+        ["--keep-fd", "2", "ls"],
+        ["--keep-fd", "x", "ls"],
+        ["--keep-fd", "-1", "ls"],
+        ["--chroot", "--bind", "/a:/b", "ls"],
+        ["--chroot", "--writable", "ls"],
+    ],
+)
+def test_wrong_options_of_containment_are_125(words: list[str]) -> None:
+    """None of them passes for something it is not."""
+    with pytest.raises(EnterError) as told:
+        options.read(words)
+    assert told.value.exit_code == 125
+
+
+def test_a_shell_takes_a_domain_and_options() -> None:
+    """In any order; it needs no command."""
+    read = options.read_shell(["--user", "bob", "a.com", "--cwd=/x"])
+    assert (read.domain, read.user, read.cwd, read.argv) == ("a.com", "bob", "/x", [])
+    assert options.read_shell([]).domain is None
+    assert options.read_shell(["a.com", "--help"]).is_help
+
+
+def test_a_host_name_fits_the_kernel() -> None:
+    """At most 64 bytes: a longer name of a domain gives its first label."""
+    for name in ("a.com", "a" * 60 + ".com", "a" * 63 + ".example.com"):
+        assert len(entrance.Cell(-1, name).hostname) <= 64
+        assert name.startswith(entrance.Cell(-1, name).hostname.decode())
+
+
+def test_a_script_is_located_as_the_kernel_would_run_it(tmp_path: Path) -> None:
+    """Links are followed, `#!` with one argument, more than once; argv is what execve(2) would make."""
+    for name in ("bin", "lib"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lib/real").write_bytes(b"\x7fELF")
+    (tmp_path / "bin/sh").symlink_to("/lib/real")
+    (tmp_path / "bin/inner").write_text("#!/bin/sh\n")
+    (tmp_path / "bin/outer").write_text("#! \t/bin/inner  -x  y \n")
+    (tmp_path / "bin/loop").write_text("#!/bin/loop\n")
+    tree_fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        plain = program.locate(tree_fd, "/bin/sh", [b"-sh", b"a"], "/")
+        nested = program.locate(tree_fd, "/bin/outer", [b"outer", b"a"], "/")
+        with pytest.raises(EnterError) as told:
+            program.locate(tree_fd, "/bin/loop", [b"loop"], "/")
+    finally:
+        os.close(tree_fd)
+    assert (plain.folder, plain.name, plain.argv) == (b"/lib", b"real", [b"-sh", b"a"])
+    assert (nested.folder, nested.name) == (b"/lib", b"real")
+    assert nested.argv == [b"/bin/sh", b"/bin/inner", b"-x  y", b"/bin/outer", b"a"]
+    assert told.value.exit_code == 126

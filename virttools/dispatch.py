@@ -100,7 +100,7 @@ def _serve(call: Call) -> int:
     else:
         asked = options.read(call.words)
     if asked.is_help:
-        sys.stdout.write(options.HELP)
+        sys.stdout.write(options.SHELL_HELP if asked.is_login else options.HELP)
         return 0
     return _enter(call, asked)
 

@@ -1,4 +1,4 @@
-"""`virt exec` and `virt virtuald` as `virt --help` lists them; dispatch serves them before typer is loaded."""
+"""`virt exec`, `shell` and `virtuald` as `virt --help` lists them; dispatch serves them before typer."""
 
 from typing import Annotated
 
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("exec", short_help="Run a command inside a domain.", context_settings=_AS_IT_IS)(
         exec_
     )
+    app.command(short_help="Log in to a domain.", context_settings=_AS_IT_IS)(shell)
     app.command(short_help="Answer a connection from its tree.", context_settings=_AS_IT_IS)(
         virtuald
     )
@@ -24,6 +25,14 @@ def exec_(
 ) -> None:
     """Run a command inside a domain; the exit status is the command's own."""
     raise typer.Exit(dispatch.main(["virt", "exec", *(words or []), *ctx.args]))
+
+
+def shell(
+    ctx: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[DOMAIN]")] = None,
+) -> None:
+    """Start a login shell inside a domain, with a prompt that names it."""
+    raise typer.Exit(dispatch.main(["virt", "shell", *(words or []), *ctx.args]))
 
 
 def virtuald(

@@ -24,12 +24,16 @@ _KEYS = (_signal.SIGINT, _signal.SIGQUIT)
 _TERMINAL_STOPS = (_signal.SIGTTIN, _signal.SIGTTOU)
 _PLAINLY = "--chroot enters without them, and holds less"
 _FAILURES = {
-    init.NAMESPACES: ("contain", "the kernel gives no namespaces", 125, _PLAINLY),
-    init.MOUNTS: ("contain", "mounts in the tree failed", 125, "--bind needs a place of its kind"),
-    init.FOLDER: ("start", "its working directory is gone", 125, None),
-    init.TERMINAL: ("contain", "it gets no terminal", 125, "--no-tty gives it none"),
-    init.PRIVILEGES: ("contain", "privileges cannot be dropped", 125, _PLAINLY),
-    init.START: ("start", "there is no process for it", 125, None),
+    init.NAMESPACES: ("contain", "the kernel gives no namespaces", _PLAINLY),
+    init.MOUNTS: (
+        "contain",
+        "mounts in the tree failed",
+        f"--bind needs a place of its kind; {_PLAINLY}",
+    ),
+    init.FOLDER: ("start", "its working directory is gone", None),
+    init.TERMINAL: ("contain", "it gets no terminal", "--no-tty gives it none"),
+    init.PRIVILEGES: ("contain", "privileges cannot be dropped", _PLAINLY),
+    init.START: ("start", "there is no process for it", None),
 }
 
 
@@ -237,7 +241,5 @@ def _failure(entrance: Entrance, step: int, number: int) -> EnterError:
     path = program.shown(os.fsdecode(entrance.path))
     if step == init.PROGRAM:
         return EnterError(f"cannot run {path}: {os.fsdecode(cause(number))}", exit_code=126)
-    verb, what, status, hint = _FAILURES[step]
-    return EnterError(
-        f"cannot {verb} {path}: {what}: {os.strerror(number)}", exit_code=status, hint=hint
-    )
+    verb, what, hint = _FAILURES[step]
+    return EnterError(f"cannot {verb} {path}: {what}: {os.strerror(number)}", hint=hint)

@@ -5,9 +5,8 @@ from virttools.errors import EnterError
 HELP = """\
 Usage: virt exec [--domain DOMAIN] [options] [--] COMMAND...
        virt exec --all [--match GLOB] [--parallel N] [--json] [options] [--] COMMAND...
-       virt shell [DOMAIN] [options]
 
-Run COMMAND, or a login shell, inside a domain's tree: contained (private mount, pid, ipc and uts
+Run COMMAND inside a domain's tree: contained (private mount, pid, ipc and uts
 namespaces, few capabilities, shared program folders read-only), with a clean environment.
 
   --domain DOMAIN   the domain; else VIRT_DOMAIN, else what .virt-domain says, a file of root's
@@ -18,7 +17,7 @@ namespaces, few capabilities, shared program folders read-only), with a clean en
   --json            with --all: a JSON object for each line of output, and one for the whole
   --user USER[:GROUP]
                     a user of the domain's own /etc/passwd, by name or number; else root
-  --cwd DIR         the working directory inside; else /, or home for a shell
+  --cwd DIR         the working directory inside; else /
   --env NAME=VALUE  one more variable; may be repeated
   --bind SRC:DST[:ro]
                     have SRC of the host at DST, which is there; may be repeated
@@ -35,7 +34,17 @@ The exit status is the command's own. 125: virt failed, 126: the command cannot 
 With --all it is the highest of all.
 
 Example: virt exec --domain domain1.com --user bob -- ls -l
-         virt shell domain1.com --user bob
+"""
+
+SHELL_HELP = """\
+Usage: virt shell [DOMAIN] [options]
+
+Log in to a domain: the login shell of root, or of another user of the domain's own /etc/passwd,
+at home, contained, with a prompt that names the domain.
+
+The options are those of `virt exec` for one domain: its --help lists them.
+
+Example: virt shell domain1.com
 """
 
 _MOST_AT_ONCE = 1000

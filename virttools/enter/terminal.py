@@ -71,6 +71,8 @@ class Terminal:
         self.is_waiting = False
         if self._set(_raw(self._saved, keeps_output=self._shares_output)):
             self._is_raw = True
+        else:
+            self._hang_up()  # whoever waits for a key here would wait for ever
 
     def take_again(self) -> bool:
         """After a stop: go on as before, unless we are in the background now; whether we do."""
