@@ -2,7 +2,9 @@
 
 import os
 import re
+import signal
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -185,6 +187,16 @@ def test_the_drawn_picker_finds_one_of_a_thousand(picking: Picking) -> None:
             terminal.type(f"{typed}\r")
             terminal.expect("picked host0999.org\n")
             assert terminal.end() == 0
+
+
+def test_a_signal_leaves_the_terminal_as_it_was(picking: Picking) -> None:
+    """Killed while the question stands: the shell behind it is not left in raw mode."""
+    with picking() as terminal, answered(terminal):
+        raw = terminal.modes()
+        os.kill(terminal.pid, signal.SIGTERM)
+        assert terminal.end() == -signal.SIGTERM
+        assert raw[3] & termios.ICANON == 0
+        assert terminal.modes()[3] & termios.ICANON != 0
 
 
 def test_a_terminal_that_goes_away_picks_nothing(picking: Picking) -> None:

@@ -4,9 +4,11 @@ import os
 import pty
 import select
 import signal
+import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 PATIENCE = 20.0
 """Seconds without the awaited text after which a test gives up."""
@@ -42,6 +44,10 @@ class Terminal:
         while self._read(deadline):
             assert time.monotonic() < deadline, f"it never ended:\n{self.shown}"
         return self.reap()
+
+    def modes(self) -> list[Any]:
+        """The modes of the terminal, as tcgetattr(3) has them."""
+        return termios.tcgetattr(self._fd)
 
     def hang_up(self) -> None:
         """The terminal goes away, as when a connection breaks: SIGHUP, and EIO for who reads."""

@@ -1,7 +1,11 @@
 """Doer: the picker as questionary draws it: a line to type on above a menu of what it may mean."""
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+import os
+import signal
+import termios
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
@@ -14,6 +18,8 @@ from virttools.enter.picker import Question
 
 _ESCAPE_WAITS = 0.1
 """Seconds until Esc is no begin of an arrow key; a line of 1200 baud sends 12 bytes in that time."""
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class _Menu(Completer):
@@ -44,6 +50,7 @@ def ask(tty_fd: int, question: Question) -> int:
     import questionary
 
     with ExitStack() as stack:
+        stack.enter_context(_restored(tty_fd))
         keys = stack.enter_context(open(tty_fd, encoding="utf-8", closefd=False))
         screen = stack.enter_context(open(tty_fd, "w", encoding="utf-8", closefd=False))
         output = Vt100_Output.from_pty(screen)
@@ -71,6 +78,25 @@ def ask(tty_fd: int, question: Question) -> int:
         if typed != question.names[position]:
             screen.write(f"{question.names[position]}\n")
     return position
+
+
+@contextmanager
+def _restored(tty_fd: int) -> Iterator[None]:
+    """Leave the terminal as it was found, also where a signal ends us in between."""
+    found = termios.tcgetattr(tty_fd)
+
+    def end(number: int, _: FrameType | None) -> None:
+        termios.tcsetattr(tty_fd, termios.TCSADRAIN, found)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    ending = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in ending}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _verdict(text: str, question: Question) -> "bool | str":
