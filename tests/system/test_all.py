@@ -23,7 +23,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs root")
     root = tmp_path_factory.mktemp("root")
     for number, name in enumerate(NAMES):
-        folder = tree(root / name, "sh", "cat", "sleep", "printf", "head", "tr")
+        folder = tree(root / name, "sh", "cat", "sleep", "setsid", "head", "tr")
         (folder / "etc/number").write_text(f"{number}\n")
         (folder / "dev").mkdir()
         os.mknod(folder / "dev/zero", 0o666 | 0o020000, os.makedev(1, 5))
@@ -179,9 +179,9 @@ def processes(mark: str) -> list[str]:
 def test_a_signal_stops_all_and_leaves_nothing(
     root: Path, plainly: tuple[str, ...], number: signal.Signals
 ) -> None:
-    """What was said so far is told, 128+n, and no process of any command is left, willing or not."""
+    """What was said so far is told, 128+n, and no process of any command is left, willing or not, nor one that left its session."""
     mark = f"98765.{int(number)}{len(plainly)}"
-    command = f"trap '' TERM INT HUP; echo begun; sleep {mark}; sleep {mark}"
+    command = f"trap '' TERM INT HUP; setsid sleep {mark} & echo begun; sleep {mark}; sleep {mark}"
     running = subprocess.Popen(
         [VIRT, "exec", "--all", *plainly, "--parallel", "2", "--", "sh", "-c", command],
         env={"VIRT_ROOT": str(root)},
@@ -203,7 +203,7 @@ def test_a_signal_stops_all_and_leaves_nothing(
 def test_a_reader_that_goes_away_stops_all(root: Path) -> None:
     """As in `| head`: 141, and nothing is left."""
     mark = "98766.5"
-    command = f"while echo line; do sleep 0.01; done; sleep {mark}"
+    command = f"trap '' TERM PIPE; while sleep 0.01; do echo line; done 2>/dev/null; sleep {mark}"
     running = subprocess.Popen(
         [VIRT, "exec", "--all", "--", "sh", "-c", command],
         env={"VIRT_ROOT": str(root)},

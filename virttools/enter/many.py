@@ -61,6 +61,7 @@ def run(root: str, options: Options, *, as_json: bool) -> int:
     names = _matching(root, options.match)
     if not options.is_chroot:
         from virttools.enter import contain  # noqa: F401  once for all: the children inherit it
+    linux.adopt_orphans()
     report = Report(names, as_json=as_json)
     crew = _Crew(root, options, report)
     handlers = [(number, _signal.signal(number, _stop)) for number in _STOPPING]
@@ -101,12 +102,13 @@ def _stop(number: int, _frame: object) -> None:
 class _Crew:
     """The commands that run at this moment."""
 
-    __slots__ = ("_jobs", "_options", "_poll", "_report", "_root", "_streams")
+    __slots__ = ("_jobs", "_options", "_others", "_poll", "_report", "_root", "_streams")
 
     def __init__(self, root: str, options: Options, report: Report) -> None:
         self._root = root
         self._options = options
         self._report = report
+        self._others = _children()  # a shell's own, before it became us
         self._poll = select.poll()
         self._jobs: dict[int, _Job] = {}
         self._streams: dict[int, _Stream] = {}
@@ -126,10 +128,16 @@ class _Crew:
         """End what still runs: by SIGTERM, then by SIGKILL; nothing is left when this returns."""
         for number in _STOPPING:
             _signal.signal(number, _signal.SIG_IGN)
+        self._report.is_tolerant = True
         for number, patience in ((_signal.SIGTERM, _GRACE), (_signal.SIGKILL, -1)):
             for job in self._jobs.values():
                 _kill(job.pid, number)
             self._await(patience)
+        # What left its session, and the pid namespaces that end on their own, are ours by now.
+        while orphans := _children() - self._others:
+            for pid in orphans:
+                os.kill(pid, _signal.SIGKILL)
+                os.waitpid(pid, 0)
 
     def _await(self, patience: int) -> None:
         """Wait for the ends of all; patience: milliseconds without one, or -1."""
@@ -191,10 +199,12 @@ class _Crew:
 
     def _end(self, job: _Job) -> None:
         """Take the status, and what is left in the pipes: a daemon may hold them open for ever."""
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _STOPPING)
         _, status = os.waitpid(job.pid, 0)
         self._poll.unregister(job.pid_fd)
         del self._jobs[job.pid_fd]
         os.close(job.pid_fd)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _STOPPING)
         for stream in job.streams:
             left = _LONGEST  # more than a pipe holds
             while left > 0 and stream.fd in self._streams and (count := self._read(stream)):
@@ -203,6 +213,15 @@ class _Crew:
                 self._close(stream)
         code = os.waitstatus_to_exitcode(status)
         self._report.done(job.domain, code if code >= 0 else 128 - code)
+
+
+def _children() -> "set[int]":
+    """The pids of our children (proc(5), CONFIG_PROC_CHILDREN); none where it cannot be told."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb", buffering=0) as file:
+            return {int(pid) for pid in file.read().split()}
+    except OSError:
+        return set()
 
 
 def _kill(pid: int, number: int) -> None:

@@ -10,13 +10,17 @@ _STREAMS = {1: "stdout", 2: "stderr"}
 
 
 class Report:
-    """What was told of the domains in names; a status for each that is done."""
+    """What was told of the domains in names; a status for each that is done.
 
-    __slots__ = ("_as_json", "_names", "_statuses")
+    is_tolerant: a reader that went away is no failure any more.
+    """
+
+    __slots__ = ("_as_json", "_names", "_statuses", "is_tolerant")
 
     def __init__(self, names: "Sequence[str]", *, as_json: bool) -> None:
         self._names = names
         self._as_json = as_json
+        self.is_tolerant = False
         self._statuses: dict[str, int] = {}
 
     def lines(
@@ -29,10 +33,10 @@ class Report:
                 told["line"] = _text(line)
                 if is_partial:
                     told["partial"] = True
-                _tell(told)
+                self._tell(told)
         else:
             head = domain.encode() + b": "
-            _write(number, b"".join([head + line + b"\n" for line in lines]))
+            self._write(number, b"".join([head + line + b"\n" for line in lines]))
 
     def done(self, domain: str, status: int) -> None:
         """Note how the command ended in a domain."""
@@ -52,13 +56,13 @@ class Report:
             self._tell_document(whole, is_good=not failed and not left)
         else:
             rows = [f"virt: {name}: status {failed[name]}" for name in sorted(failed)]
-            _write(2, "".join(f"{row}\n" for row in [*rows, f"virt: {whole}"]).encode())
+            self._write(2, "".join(f"{row}\n" for row in [*rows, f"virt: {whole}"]).encode())
         return worst
 
     def _tell_document(self, whole: str, *, is_good: bool) -> None:
         rows = [{"domain": name, "status": self._statuses.get(name)} for name in self._names]
         error = {"code": "command-failed", "message": whole, "file": None, "line": None}
-        _tell(
+        self._tell(
             {
                 "version": 1,
                 "command": "exec",
@@ -68,18 +72,20 @@ class Report:
             }
         )
 
+    def _tell(self, document: "dict[str, object]") -> None:
+        import json
+
+        self._write(1, json.dumps(document).encode() + b"\n")
+
+    def _write(self, number: int, text: bytes) -> None:
+        try:
+            while text:
+                text = text[os.write(number, text) :]
+        except OSError:
+            if not self.is_tolerant:
+                raise
+
 
 def _text(line: bytes) -> str:
     r"""Bytes that are no UTF-8 are shown as `\xff`."""
     return line.decode("utf-8", "backslashreplace")
-
-
-def _tell(document: "dict[str, object]") -> None:
-    import json
-
-    _write(1, json.dumps(document).encode() + b"\n")
-
-
-def _write(number: int, text: bytes) -> None:
-    while text:
-        text = text[os.write(number, text) :]
