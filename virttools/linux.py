@@ -24,12 +24,29 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 FICLONE = 0x40049409
 
+# include/uapi/linux/inotify.h
+IN_MOVED_TO = 0x00000080
+IN_CREATE = 0x00000100
+IN_DELETE_SELF = 0x00000400
+IN_MOVE_SELF = 0x00000800
+IN_IGNORED = 0x00008000
+IN_ONLYDIR = 0x01000000
+
 # include/uapi/linux/close_range.h
 CLOSE_RANGE_CLOEXEC = 4
 
 # The same on every architecture since Linux 5.1 unified new numbers (asm-generic/unistd.h).
 _SYS_close_range = 436
 _SYS_openat2 = 437
+_SYS_open_tree = 428
+_SYS_move_mount = 429
+
+# include/uapi/linux/mount.h
+_MNT_DETACH = 2
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 0x04
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
+_AT_RECURSIVE = 0x8000
 
 _AT_EMPTY_PATH = 0x1000
 _OPEN_HOW = struct.Struct("=QQQ")
@@ -81,6 +98,22 @@ def link_fd(fd: int, dir_fd: int, name: str) -> None:
         _fail(name)
 
 
+def inotify_init() -> int:
+    """A queue of events of folders, to be read like a file (inotify(7))."""
+    fd: int = _libc.inotify_init1(os.O_CLOEXEC)
+    if fd < 0:
+        _fail()
+    return fd
+
+
+def inotify_add_watch(queue_fd: int, path: str, mask: int) -> int:
+    """Have the queue told of IN_* events of the folder at path; its number in what is read."""
+    watch: int = _libc.inotify_add_watch(queue_fd, os.fsencode(path), mask)
+    if watch < 0:
+        _fail(path)
+    return watch
+
+
 def close_range_cloexec(first: int) -> None:
     """Mark every descriptor from first on close-on-exec (close_range(2), Linux 5.11)."""
     if _syscall(_SYS_close_range, first, ctypes.c_uint(0xFFFFFFFF), CLOSE_RANGE_CLOEXEC) < 0:
@@ -99,3 +132,25 @@ def auxiliary_text(kind: int) -> str:
     _libc.getauxval.argtypes = (ctypes.c_ulong,)
     place = _libc.getauxval(kind)
     return ctypes.string_at(place).decode("ascii", "replace") if place else ""
+
+
+def clone_mount(fd: int, path: bytes = b"") -> int:
+    """A copy of what is mounted at fd and below it, attached nowhere (open_tree(2), Linux 5.2)."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH | _AT_RECURSIVE
+    cloned: int = _syscall(_SYS_open_tree, fd, path, flags)
+    if cloned < 0:
+        _fail(path or None)
+    return cloned
+
+
+def move_mount(mount_fd: int, target_fd: int) -> None:
+    """Attach what is attached nowhere yet at the place that target_fd is (move_mount(2))."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    if _syscall(_SYS_move_mount, mount_fd, b"", target_fd, b"", flags) < 0:
+        _fail()
+
+
+def detach_mount(fd: int) -> None:
+    """Take away the mount whose root fd is; who has it open keeps it (umount2(2) with MNT_DETACH)."""
+    if _libc.umount2(f"/proc/self/fd/{fd}".encode(), _MNT_DETACH) < 0:
+        _fail()
