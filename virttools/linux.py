@@ -35,6 +35,22 @@ IN_ONLYDIR = 0x01000000
 # include/uapi/linux/close_range.h
 CLOSE_RANGE_CLOEXEC = 4
 
+# include/uapi/linux/prctl.h
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+
+# include/uapi/asm-generic/socket.h, include/linux/socket.h
+SO_PASSPIDFD = 76
+SCM_PIDFD = 4
+_MSG_DONTWAIT = 0x40
+_MSG_TRUNC = 0x20
+_MSG_CMSG_CLOEXEC = 0x40000000
+
+# include/uapi/linux/pidfd.h, Linux 6.13; PIDFD_INFO_EXIT 6.15
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_CGROUPID = 4
+_PIDFD_INFO_EXIT = 8
+
 # The same on every architecture since Linux 5.1 unified new numbers (asm-generic/unistd.h).
 _SYS_close_range = 436
 _SYS_openat2 = 437
@@ -154,3 +170,88 @@ def detach_mount(fd: int) -> None:
     """Take away the mount whose root fd is; who has it open keeps it (umount2(2) with MNT_DETACH)."""
     if _libc.umount2(f"/proc/self/fd/{fd}".encode(), _MNT_DETACH) < 0:
         _fail()
+
+
+def hide_memory() -> None:
+    """Let no one without CAP_SYS_PTRACE look into this process (PR_SET_DUMPABLE, proc(5))."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def set_no_new_privileges() -> None:
+    """Have execve(2) ignore set-id bits and file capabilities from now on."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    zero = ctypes.c_ulong(0)
+    if _libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero) < 0:
+        _fail()
+
+
+def pidfd_cgroup(pidfd: int) -> int | None:
+    """The id (inode number) of the cgroup v2 of a process, or the one it ended in; None if not known.
+
+    Raises OSError: ENOTTY before Linux 6.13, ESRCH for a moment while a process is reaped.
+    """
+    info = bytearray(64)
+    struct.pack_into("=Q", info, 0, _PIDFD_INFO_CGROUPID | _PIDFD_INFO_EXIT)
+    ioctl(pidfd, _PIDFD_GET_INFO, info)
+    mask, cgroup = struct.unpack_from("=QQ", info)
+    return cgroup if mask & _PIDFD_INFO_CGROUPID and cgroup else None
+
+
+class Datagrams:
+    """Receives datagrams of a unix socket with SO_PASSCRED, many by one recvmmsg(2).
+
+    Descriptors that come along have no room, and so are never ours.
+    """
+
+    MANY = 64
+
+    __slots__ = ("_buffer", "_control", "_credentials", "_headers", "_iovecs", "_memory", "_size")
+
+    # struct mmsghdr, and a control message with a struct ucred, as CMSG_SPACE(12) has it
+    _HEADER = struct.Struct("@PIPNPNi0PI0P")
+    _RESULT = struct.Struct(f"@{struct.calcsize('@PIPNPN')}xi0PI0P")
+    _IOVEC = struct.Struct("@PN")
+    _UCRED = struct.Struct("@NiiiII0P")
+
+    def __init__(self, largest: int) -> None:
+        from mmap import mmap
+
+        self._size = largest
+        self._buffer = mmap(-1, largest * self.MANY)  # its slices are bytes at once
+        self._control = bytearray(self._UCRED.size * self.MANY)
+        self._iovecs = bytearray(self._IOVEC.size * self.MANY)
+        self._memory = bytearray(self._HEADER.size * self.MANY)
+        data, control, iovecs = (
+            _address(one) for one in (self._buffer, self._control, self._iovecs)
+        )
+        for index in range(self.MANY):
+            at = iovecs + index * self._IOVEC.size
+            where = control + index * self._UCRED.size
+            self._IOVEC.pack_into(self._iovecs, index * self._IOVEC.size, data, largest)
+            header = (0, 0, at, 1, where, self._UCRED.size, 0, 0)
+            self._HEADER.pack_into(self._memory, index * self._HEADER.size, *header)
+            data += largest
+        self._headers = _address(self._memory)
+        self._credentials = memoryview(self._control)
+
+    def receive(self, fd: int) -> list[tuple[bytes, bool, int, int]]:
+        """What waits, at most MANY: (data, whether it was cut, pid, uid). Raises BlockingIOError, OSError."""
+        flags = _MSG_DONTWAIT | _MSG_CMSG_CLOEXEC
+        count = _libc.recvmmsg(fd, ctypes.c_void_p(self._headers), self.MANY, flags, None)
+        if count < 0:
+            _fail()
+        buffer, at, size = self._buffer, 0, self._size
+        found = []
+        results = self._RESULT.iter_unpack(memoryview(self._memory)[: count * self._HEADER.size])
+        senders = self._UCRED.iter_unpack(self._credentials[: count * self._UCRED.size])
+        for (flags, length), (_, _, _, pid, uid, _) in zip(results, senders, strict=True):
+            found.append((buffer[at : at + length], flags & _MSG_TRUNC != 0, pid, uid))
+            at += size
+        return found
+
+
+def _address(memory: object) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))  # type: ignore[arg-type]
