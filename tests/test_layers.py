@@ -27,6 +27,7 @@ MODULES = {
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.skeleton
         enter.accounts enter.environment enter.listing enter.matching enter.options
         serve.routes
+        devlog.lines devlog.messages devlog.places
     """,
     "reader": """
         settings
@@ -38,12 +39,14 @@ MODULES = {
         tree.describe scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
         tree.users scrub.view
         enter.inside enter.marker enter.program enter.roster
+        devlog.reader devlog.staleness
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
         tree.remove tree.root scrub.search tree.spread tree.staging tree.steps tree.store
         enter.choose enter.drawn enter.execute enter.history enter.links enter.many enter.picker enter.reports
         serve.wrapper
+        devlog.handover devlog.mounting devlog.relink devlog.setup devlog.sockets devlog.watch
     """,
     "composer": "domains",
     "top": "cli dispatch __main__",

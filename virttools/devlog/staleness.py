@@ -16,7 +16,6 @@ from virttools.devlog import places
 from virttools.manifest.model import DevLog
 from virttools.tree.beneath import open_beneath, open_in_root
 from virttools.tree.record import Head
-from virttools.tree.root import Root
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 
@@ -69,17 +68,6 @@ class Found:
     cause: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The dev/log of one domain. source: the socket that it should be, relative to the root."""
-
-    domain: str
-    devlog: DevLog
-    source: str
-    state: State
-    cause: str | None
-
-
 def judge(found: Found) -> State:
     """The state that follows from what was found."""
     link, source = found.link, found.source
@@ -97,18 +85,6 @@ def source_of(head: Head) -> str:
     return places.SHARED if head.devlog is DevLog.SHARED else places.socket_file(head.domain)
 
 
-def look(root: Root, heads: Iterable[Head]) -> tuple[Seen, ...]:
-    """The state of every one of these domains. Raises UnknownDomain where one goes meanwhile."""
-    bound = bound_inodes()
-    found = []
-    for head in heads:
-        source = source_of(head)
-        with root.open_tree(head.domain) as tree_fd:
-            here = _find(tree_fd, node(root.fd, source), bound)
-        found.append(Seen(head.domain, head.devlog, source, judge(here), here.cause))
-    return tuple(found)
-
-
 def node(dir_fd: int, path: str) -> Node | None:
     """The inode at a path that is ours; a link is not followed."""
     try:
@@ -121,7 +97,7 @@ def _node(found: os.stat_result) -> Node:
     return Node(found.st_dev, found.st_ino, stat.S_ISSOCK(found.st_mode))
 
 
-def _find(tree_fd: int, source: Node | None, bound: frozenset[tuple[int, int]]) -> Found:
+def find(tree_fd: int, source: Node | None, bound: frozenset[tuple[int, int]]) -> Found:
     """Look at a tree's dev/log as a program inside would meet it, and hold what is there meanwhile."""
     try:
         dev_fd = open_beneath(tree_fd, places.DEV, _FOLDER)

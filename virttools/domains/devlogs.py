@@ -7,11 +7,23 @@ from dataclasses import dataclass
 
 from virttools.devlog import handover, places, sockets, staleness
 from virttools.devlog import relink as linking
-from virttools.devlog.staleness import Seen
+from virttools.devlog.staleness import State
 from virttools.devlog.watch import Watch
 from virttools.errors import UnknownDomain, VirtError
+from virttools.manifest.model import DevLog
 from virttools.tree.record import Head
 from virttools.tree.root import Root, open_root
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The dev/log of one domain. source: the socket that it should be, relative to the root."""
+
+    domain: str
+    devlog: DevLog
+    source: str
+    state: State
+    cause: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,15 @@ def hand_over(root: Root, made: dict[str, socket.socket]) -> bool:
 def status(root_path: str, names: Sequence[str]) -> tuple[Seen, ...]:
     """The dev/log of these domains, or of all. Raises UnknownDomain."""
     with open_root(root_path) as root:
-        return staleness.look(root, _heads(root, names, "look at"))
+        bound = staleness.bound_inodes()
+        return tuple(_look(root, head, bound) for head in _heads(root, names, "look at"))
+
+
+def _look(root: Root, head: Head, bound: frozenset[tuple[int, int]]) -> Seen:
+    source = staleness.source_of(head)
+    with root.open_tree(head.domain) as tree_fd:
+        found = staleness.find(tree_fd, staleness.node(root.fd, source), bound)
+    return Seen(head.domain, head.devlog, source, staleness.judge(found), found.cause)
 
 
 def relink(root_path: str, names: Sequence[str], *, bind: bool = False) -> tuple[Relinked, ...]:
