@@ -27,7 +27,7 @@ MODULES = {
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.skeleton
         enter.accounts enter.environment enter.listing enter.matching enter.options
         serve.routes
-        devlog.lines devlog.messages devlog.places
+        devlog.limits devlog.lines devlog.messages devlog.places
     """,
     "reader": """
         settings
@@ -39,7 +39,7 @@ MODULES = {
         tree.describe scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
         tree.users scrub.view
         enter.inside enter.marker enter.program enter.roster
-        devlog.reader devlog.staleness
+        devlog.attribution devlog.cgroups devlog.reader devlog.staleness
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
@@ -47,6 +47,7 @@ MODULES = {
         enter.choose enter.drawn enter.execute enter.history enter.links enter.many enter.picker enter.reports
         serve.wrapper
         devlog.handover devlog.mounting devlog.relink devlog.setup devlog.sockets devlog.watch
+        devlog.forward devlog.holder devlog.receiver devlog.writing
     """,
     "composer": "domains",
     "top": "cli dispatch __main__",

@@ -8,6 +8,11 @@ import os
 import struct
 from fcntl import ioctl
 
+# typing costs start-up time; a name in quotes is enough for the type checker
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
@@ -218,16 +223,15 @@ class Datagrams:
     _UCRED = struct.Struct("@NiiiII0P")
 
     def __init__(self, largest: int) -> None:
-        from mmap import mmap
-
         self._size = largest
-        self._buffer = mmap(-1, largest * self.MANY)  # its slices are bytes at once
+        self._buffer: Any = (
+            ctypes.c_char * (largest * self.MANY)
+        )()  # its slices are bytes at once
         self._control = bytearray(self._UCRED.size * self.MANY)
         self._iovecs = bytearray(self._IOVEC.size * self.MANY)
         self._memory = bytearray(self._HEADER.size * self.MANY)
-        data, control, iovecs = (
-            _address(one) for one in (self._buffer, self._control, self._iovecs)
-        )
+        data = ctypes.addressof(self._buffer)
+        control, iovecs = _address(self._control), _address(self._iovecs)
         for index in range(self.MANY):
             at = iovecs + index * self._IOVEC.size
             where = control + index * self._UCRED.size
@@ -254,5 +258,5 @@ class Datagrams:
         return found
 
 
-def _address(memory: object) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))  # type: ignore[arg-type]
+def _address(memory: bytearray) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))

@@ -192,6 +192,64 @@ def tail(
             print(_colored(said) if is_colored else said.text, flush=follow)
 
 
+@app.command(epilog="Example: virt log serve --rate 500 --forward journal")
+def serve(
+    ctx: typer.Context,
+    logs: Logs = None,
+    files: Annotated[
+        bool, typer.Option("--files/--no-files", help="Write a file for each domain.")
+    ] = True,
+    combined: Annotated[
+        bool, typer.Option("--combined/--no-combined", help="Write all into one file, too.")
+    ] = True,
+    forward: Annotated[
+        str, typer.Option(metavar="WHERE", help="Pass all on to: syslog, journal, or a socket.")
+    ] = "",
+    rate: Annotated[
+        int, typer.Option(min=0, help="Messages a second that a domain may send; 0: any number.")
+    ] = 1000,
+    burst: Annotated[int, typer.Option(min=1, help="Messages it may send at once.")] = 10_000,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Serve the shared socket as well.")
+    ] = False,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Who the server becomes [default: virtlog, syslog or daemon]."),
+    ] = None,
+) -> None:
+    """Receive what all domains log; in the foreground, until it is ended.
+
+    HUP has it start anew and lose nothing, USR1 open its files anew.
+    """
+    from virttools.devlog import holder
+    from virttools.devlog.receiver import Options
+    from virttools.domains import log_server
+
+    output: Output = ctx.obj
+    if forward and forward not in ("syslog", "journal") and not forward.startswith("/"):
+        raise UsageError(
+            f"cannot forward to {forward!r}: it is no place",
+            hint="--forward syslog, journal, or the path of a socket",
+        )
+    if not files and not combined and not forward:
+        raise UsageError("cannot serve: without files and without --forward all would be lost")
+    options = Options(
+        root=output.settings.root,
+        rate=rate,
+        burst=burst,
+        files=files,
+        combined=combined,
+        forward=forward,
+    )
+    folder = logs_folder(output, logs)
+    started = log_server.prepare(
+        log_server.Wanted(options=options, folder=folder, user=user, shared=shared)
+    )
+    for fault in started.faults:
+        _tell(output, fault.message, fault.hint)
+    holder.become(started.state)
+
+
 def _names(domains: list[str] | None) -> list[str]:
     return list(dict.fromkeys(names.domain(text) for text in domains or ()))
 

@@ -15,6 +15,9 @@ from virttools.devlog import cgroups
 _FRESH = 1.0
 """Seconds for which a look at cgroups and trees serves; a sender unknown since is looked up again."""
 
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_DEEPEST = 256
+
 _ATTEMPTS = 20
 _PAUSE = 0.0002  # between a process's exit and its reaping the kernel says ESRCH
 
@@ -46,22 +49,33 @@ class Attribution:
         return self._cgroups.get(number)
 
     def _by_root(self, pid: int, pidfd: int) -> str | None:
-        """What is in a chroot of its own inside a tree stays unknown: no name leads up from there."""
+        """By its root folder or a parent of that, as a program has it that chroots once more."""
         try:
-            fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(f"/proc/{pid}/root", _FOLDER)
         except OSError:
             return None  # ended, or not ours to look at: then only root may
         try:
-            found = self._tree(os.fstat(fd))
-        finally:
-            os.close(fd)
+            found = self._climb(fd)
+        except OSError:
+            return None
         return found if _is_alive(pidfd) else None
 
-    def _tree(self, folder: os.stat_result) -> str | None:
-        key = folder.st_dev, folder.st_ino
-        if key not in self._trees:
-            self._look()
-        return self._trees.get(key)
+    def _climb(self, fd: int) -> str | None:
+        """The tree that the folder fd is or lies in; fd is closed."""
+        below = None
+        try:
+            for _ in range(_DEEPEST):
+                key = _identity(fd)
+                if key not in self._trees and below is None:
+                    self._look()
+                if key in self._trees or key == below:
+                    break
+                below, above = key, os.open("..", _FOLDER, dir_fd=fd)
+                os.close(fd)
+                fd = above
+            return self._trees.get(_identity(fd))
+        finally:
+            os.close(fd)
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -86,6 +100,11 @@ def _cgroup(pidfd: int) -> int | None:
                 return None  # a kernel that cannot tell
         time.sleep(_PAUSE)
     return None
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 def _is_alive(pidfd: int) -> bool:

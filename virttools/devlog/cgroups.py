@@ -1,7 +1,4 @@
-"""Doer: a cgroup (v2) for each domain, `virt/DOMAIN`, by which the kernel knows whose a process is.
-
-What enters or serves a domain puts its processes there; the receiver asks by pidfd, later too.
-"""
+"""Reader: the cgroups (v2) of domains, `virt/DOMAIN`: the kernel knows a process's, even when it ended."""
 
 import os
 from collections.abc import Iterator
@@ -18,14 +15,6 @@ def mount_point(mountinfo: str = "/proc/self/mountinfo") -> str | None:
             if kind.startswith("cgroup2 "):
                 return fields.split(" ")[4]
     return None
-
-
-def join(mount: str, domain: str) -> None:
-    """Put this process, and so what it starts, into the domain's cgroup. Raises OSError."""
-    folder = os.path.join(mount, FOLDER, domain)
-    os.makedirs(folder, 0o755, exist_ok=True)
-    with open(os.path.join(folder, "cgroup.procs"), "w", encoding="ascii") as file:
-        file.write("0")
 
 
 def known(mount: str) -> Iterator[tuple[int, str]]:

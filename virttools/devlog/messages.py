@@ -85,7 +85,9 @@ def harmless(text: bytes) -> bytes:
 
 
 def _escaped(one: str) -> str:
-    return _ESCAPES.get(one) or one.encode("unicode_escape").decode()
+    number = ord(one)
+    short = f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+    return _ESCAPES.get(one) or (short if number < 0x10000 else f"\\U{number:08x}")
 
 
 class Framing:
