@@ -239,21 +239,25 @@ class Datagrams:
             header = (0, 0, at, 1, where, self._UCRED.size, 0, 0)
             self._HEADER.pack_into(self._memory, index * self._HEADER.size, *header)
             data += largest
-        self._headers = _address(self._memory)
+        self._headers = ctypes.c_void_p(_address(self._memory))
         self._credentials = memoryview(self._control)
 
     def receive(self, fd: int) -> list[tuple[bytes, bool, int, int]]:
         """What waits, at most MANY: (data, whether it was cut, pid, uid). Raises BlockingIOError, OSError."""
         flags = _MSG_DONTWAIT | _MSG_CMSG_CLOEXEC
-        count = _libc.recvmmsg(fd, ctypes.c_void_p(self._headers), self.MANY, flags, None)
+        count = _libc.recvmmsg(fd, self._headers, self.MANY, flags, None)
         if count < 0:
             _fail()
+        if count == 1:
+            told, length = self._RESULT.unpack_from(self._memory)
+            _, _, _, pid, uid, _ = self._UCRED.unpack_from(self._control)
+            return [(self._buffer[:length], told & _MSG_TRUNC != 0, pid, uid)]
         buffer, at, size = self._buffer, 0, self._size
         found = []
         results = self._RESULT.iter_unpack(memoryview(self._memory)[: count * self._HEADER.size])
         senders = self._UCRED.iter_unpack(self._credentials[: count * self._UCRED.size])
-        for (flags, length), (_, _, _, pid, uid, _) in zip(results, senders, strict=True):
-            found.append((buffer[at : at + length], flags & _MSG_TRUNC != 0, pid, uid))
+        for (told, length), (_, _, _, pid, uid, _) in zip(results, senders, strict=True):
+            found.append((buffer[at : at + length], told & _MSG_TRUNC != 0, pid, uid))
             at += size
         return found
 
