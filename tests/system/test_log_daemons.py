@@ -1,8 +1,10 @@
 """dev/log with other people's daemons: the HOWTO's one socket, and a socket for each domain by HostName."""
 
+import os
 import socket
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -136,18 +138,30 @@ def test_what_is_rendered_for_a_daemon_splits_by_domain(
     check_rendered(virt, RENDERED[kind](virt.root, packages, rendered), logs)
 
 
-def test_logrotate_takes_what_is_rendered(virt: Virt, tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can reach, which tmp_path is not."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize("owner", [(0, 0), (1, 4)])
+def test_logrotate_takes_what_is_rendered(
+    virt: Virt, open_folder: Path, owner: tuple[int, int]
+) -> None:
     """The real logrotate reads the text without complaint, and rotates the files it names."""
-    logs = tmp_path / "logs"
+    logs = open_folder / "logs"
     (logs / "domains").mkdir(parents=True)
-    tmp_path.chmod(0o755)
     for file in (logs / "all.log", logs / "domains/domain1.com.log"):
         file.write_text("line\n")
-    conf = tmp_path / "virt"
+    for path in (logs, *logs.rglob("*")):
+        os.chown(path, *owner)
+    conf = open_folder / "virt"
     conf.write_text(virt.good("render", "logrotate", "--logs", str(logs)))
     conf.chmod(0o644)
     done = subprocess.run(
-        ["logrotate", "--force", "--state", str(tmp_path / "state"), str(conf)],
+        ["logrotate", "--force", "--state", str(open_folder / "state"), str(conf)],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         capture_output=True,
         text=True,

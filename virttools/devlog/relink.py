@@ -24,17 +24,26 @@ def relink(root: Root, head: Head, *, bind: bool = False) -> bool:
     the tree has instead of a folder; UnknownDomain, Busy.
     """
     source = source_of(head)
-    with root.lock(head.domain, shared=True), root.open_tree(head.domain) as tree_fd:
+    with root.open_tree(head.domain) as tree_fd:
         _require(root, head, source)
         dev_fd = _open_dev(tree_fd, head.domain)
         try:
-            return _link(root, source, dev_fd)
+            # Asked before locking: whoever holds a domain that is as it should be is not disturbed.
+            if _is_linked(root, source, dev_fd):
+                return False
+            with root.lock(head.domain, shared=True):
+                return _link(root, source, dev_fd)
         except OSError as error:
             if bind and error.errno == EXDEV:
                 return mounting.mount(root, source, dev_fd, head.domain)
             raise _refusal(root, head.domain, source, error) from error
         finally:
             os.close(dev_fd)
+
+
+def _is_linked(root: Root, source: str, dev_fd: int) -> bool:
+    there, wanted = node(dev_fd, places.NAME), node(root.fd, source)
+    return there is not None and wanted is not None and there.is_same(wanted)
 
 
 def _require(root: Root, head: Head, source: str) -> None:
@@ -64,9 +73,6 @@ def _open_dev(tree_fd: int, domain: str) -> int:
 
 
 def _link(root: Root, source: str, dev_fd: int) -> bool:
-    there, wanted = node(dev_fd, places.NAME), node(root.fd, source)
-    if there is not None and wanted is not None and there.is_same(wanted):
-        return False
     temporary = f".log.{os.urandom(8).hex()}"
     os.link(source, temporary, src_dir_fd=root.fd, dst_dir_fd=dev_fd, follow_symlinks=False)
     try:

@@ -1,5 +1,6 @@
 """Texts for other programs, by template: each kind is one template and one function that fills it."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,7 +57,24 @@ def _daemon(site: Site) -> Context:
 
 
 def _logrotate(site: Site) -> Context:
-    return {"pid_file": f"{site.root}/{places.FOLDER}/{places.LOCK}"}
+    return {
+        "pid_file": f"{site.root}/{places.FOLDER}/{places.LOCK}",
+        "owner": _owner(site.logs),
+    }
+
+
+def _owner(folder: str) -> str | None:
+    """USER GROUP of a folder that is not root's: logrotate must not act as root where another may write."""
+    import grp
+    import pwd
+
+    try:
+        found = os.stat(folder)
+        if found.st_uid == 0:
+            return None
+        return f"{pwd.getpwuid(found.st_uid).pw_name} {grp.getgrgid(found.st_gid).gr_name}"
+    except (OSError, KeyError):
+        return None
 
 
 def _heads(root_path: str) -> tuple[Head, ...]:
