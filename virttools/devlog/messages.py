@@ -98,10 +98,13 @@ class Framing:
 
     __slots__ = ("_known",)
 
-    _MOST = 4096
+    MOST = 4096
 
     def __init__(self) -> None:
         self._known: dict[tuple[bytes, int, int], bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def frame(self, data: bytes, pid: int, uid: int) -> bytes:
         if data.isascii() and len(data.translate(None, _CONTROLS)) == len(data):
@@ -118,7 +121,7 @@ class Framing:
         found = _HEAD.fullmatch(head)
         if found is None or int(found[1]) > _HIGHEST:
             return
-        if len(self._known) >= self._MOST:
+        if len(self._known) >= self.MOST:
             self._known.clear()
         made = lines.prefix(_believed(int(found[1])), found[2], pid, uid)
         self._known[head, pid, uid] = made
