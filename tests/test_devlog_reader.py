@@ -50,6 +50,19 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     assert reader.last(str(file), count=2, since=None) == []
 
 
+def test_what_was_rotated_just_now_still_counts(tmp_path: Path) -> None:
+    """The file before is read on into, and alone where nothing was written since."""
+    file = written(tmp_path, 5)
+    file.rename(tmp_path / "all.log.1")
+    assert numbers(reader.last(str(file), count=2, since=None)) == [3, 4]
+    file.write_text(line(5))
+    assert numbers(reader.last(str(file), count=3, since=None)) == [3, 4, 5]
+    moment = (NOON + timedelta(seconds=4)).timestamp()
+    assert numbers(reader.last(str(file), count=None, since=moment)) == [4, 5]
+    lines = reader.follow(str(file), count=2, since=None)
+    assert take(lines, 2) == [4, 5]
+
+
 def test_since_a_moment(tmp_path: Path) -> None:
     """Lines of that moment and later, by what they say of their time; others' lines go with theirs."""
     file = written(tmp_path, 100)

@@ -124,8 +124,8 @@ def rsyslog(root: Path, packages: Packages, more: str | None = None) -> Daemon:
 
 
 def sockets_of(root: Path, more: str | None) -> list[str]:
-    """Those of all domains there are, where a daemon is configured for these."""
-    return ["log"] if more is None else [str(one) for one in (root / ".virt/log").iterdir()]
+    """The shared one, and those of all domains where a daemon is configured for these."""
+    return ["log"] if more is None else ["log", *map(str, (root / ".virt/log").iterdir())]
 
 
 def syslog_ng(root: Path, packages: Packages, more: str | None = None) -> Daemon:

@@ -93,9 +93,12 @@ def heard(virt: Virt, daemon: Daemon, text: str) -> None:
 def check_rendered(virt: Virt, daemon: Daemon, logs: Path) -> None:
     """What a domain says is in its own file and in the one of all, whatever the message claims."""
     with running(daemon):
-        assert states(virt) == {"stale"}
+        assert states(virt) == {"stale", "missing"}
         virt.good("log", "relink", "--all")
+        assert states(virt) == {"fresh"}
         say(virt, "rendered")
+        virt.good("exec", "--domain", "shared.example", "--", "says", "from nobody known")
+        await_text(logs / "domains/-.log", "libc")
         send(virt.tree("domain1.com") / "dev/log", "<13>Nov 20 10:00:00 domain2.com x[1]: forged")
         for domain in DOMAINS:
             await_text(logs / "domains" / f"{domain}.log", f"libc rendered {domain}")
@@ -133,6 +136,7 @@ def test_what_is_rendered_for_a_daemon_splits_by_domain(
 ) -> None:
     """The real daemon takes the rendered text, and files each domain's messages under its name."""
     virt.good("create", "-m", str(manifest("own")), *DOMAINS)
+    virt.good("create", "-m", str(manifest("shared")), "shared.example")
     logs = tmp_path / "logs"
     rendered = virt.good("render", kind, "--logs", str(logs))
     check_rendered(virt, RENDERED[kind](virt.root, packages, rendered), logs)

@@ -5,15 +5,19 @@ A file that is rotated away is read to its end, then the new one of its name: by
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 
 from virttools import linux
 from virttools.devlog import lines
 from virttools.devlog.lines import Line
 from virttools.devlog.messages import harmless
 from virttools.errors import ApplyError, NeedsPrivilege, UnknownDomain
+
+ROTATED = ".1"
+"""What logrotate calls the file before the present one; it is not compressed yet."""
 
 _BLOCK = 1 << 16
 _LONGEST = 1 << 20
@@ -39,17 +43,30 @@ class Said:
 
 
 def last(path: str, *, count: int | None, since: float | None) -> list[Said]:
-    """The last lines of a file: at most count, none before since. Raises UnknownDomain, NeedsPrivilege."""
-    fd = _open(path)
+    """The last lines of a file and of the one that was rotated before it: at most count, none before since.
+
+    Raises UnknownDomain, NeedsPrivilege, ApplyError.
+    """
     try:
-        return _last(fd, os.fstat(fd).st_size, count, since)
+        fd = _open(path)
+    except UnknownDomain:
+        if not os.path.lexists(path + ROTATED):
+            raise
+        return _last([_backwards_in(path + ROTATED)], count, since)
+    try:
+        return _last(_recent(fd, os.fstat(fd).st_size, path), count, since)
     finally:
         os.close(fd)
 
 
-def _last(fd: int, end: int, count: int | None, since: float | None) -> list[Said]:
+def _recent(fd: int, end: int, path: str) -> Iterable[Iterator[bytes]]:
+    yield _backwards(fd, end)
+    yield _backwards_in(path + ROTATED)
+
+
+def _last(files: Iterable[Iterator[bytes]], count: int | None, since: float | None) -> list[Said]:
     found: list[Said] = []
-    for raw in _backwards(fd, end):
+    for raw in chain.from_iterable(files):
         if count is not None and len(found) >= count:
             break
         said = _said(raw)
@@ -58,6 +75,18 @@ def _last(fd: int, end: int, count: int | None, since: float | None) -> list[Sai
             break
         found.append(said)
     return found[::-1]
+
+
+def _backwards_in(path: str) -> Iterator[bytes]:
+    """The lines of a file, last first; none where there is none."""
+    try:
+        fd = _open(path)
+    except UnknownDomain:
+        return
+    try:
+        yield from _backwards(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
 
 
 def _backwards(fd: int, end: int) -> Iterator[bytes]:
@@ -88,7 +117,7 @@ def _said(raw: bytes) -> Said:
 def follow(path: str, *, count: int | None, since: float | None) -> Iterator[Said]:
     """`last`, and then every line as it comes, for ever. Raises UnknownDomain, NeedsPrivilege, ApplyError."""
     with _Follower(path) as follower:
-        yield from _last(follower.fd, follower.begin(), count, since)
+        yield from _last(_recent(follower.fd, follower.begin(), path), count, since)
         while True:
             yield from follower.news()
             follower.wait()
