@@ -94,6 +94,8 @@ def relink(
         )
     found = devlogs.relink(output.settings.root, _names(domains), bind=bind)
     for one in found:
+        if one.fault and len(found) == 1:
+            raise one.fault
         if one.fault:
             _tell(output, one.fault.message, one.fault.hint)
     rows = [

@@ -80,7 +80,7 @@ def _refuse_journald() -> None:
     if is_journald:
         raise Busy(
             f"cannot make {LOG} a link: systemd-journald owns it",
-            hint='leave it: domains with devlog = "own" and `virt log serve --forward` do without; '
+            hint='leave it: domains with devlog = "own" and `virt log serve --forward journal` do without it; '
             "else mask systemd-journald-dev-log.socket first",
         )
 
