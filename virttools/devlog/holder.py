@@ -119,6 +119,7 @@ class Holder:
                     self._answer(self._callers[fd], has_left=bool(events & select.EPOLLHUP))
             self._revive()
         self._stop()
+        os.ftruncate(self._state.lock, 0)  # the pid in it is nobody's from now on
 
     # --- the receiver
 

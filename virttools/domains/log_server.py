@@ -53,14 +53,13 @@ def prepare(wanted: Wanted) -> Started:
     """
     account = _account(wanted.user)
     with ExitStack() as held:
-        root = held.enter_context(open_root(wanted.options.root))
+        root = held.enter_context(open_root(wanted.options.root, make=True))
         lock_fd = _lock(root)
         folder_fd = _open_folder(root, wanted.folder, account)
         try:
             control = handover.control(root.log_fd)  # before looking: who comes later waits there
-            bound, faults = _bind_all(root)
-            if wanted.shared:
-                bound.append(("", _bind_shared(root)))
+            bound = [("", _bind_shared(root))] if wanted.shared else []
+            faults = _bind_all(root, bound)
         except OSError as error:
             raise ApplyError(f"cannot serve {root.path}: {error.strerror}") from error
         state = State(
@@ -93,18 +92,21 @@ def _lock(root: Root) -> int:
 # --- sockets
 
 
-def _bind_all(root: Root) -> tuple[list[tuple[str, socket.socket]], list[VirtError]]:
-    bound, faults = [], []
+def _bind_all(root: Root, bound: list[tuple[str, socket.socket]]) -> list[VirtError]:
+    """Bind what domains have of their own, and link all trees to what is bound now."""
+    faults = []
+    is_shared = bool(bound)
     for head in root.heads():
-        if head.devlog is not DevLog.OWN:
-            continue
         try:
-            with root.lock(head.domain):
-                bound.append((head.domain, sockets.bind(root, head.domain)))
+            if head.devlog is DevLog.OWN:
+                with root.lock(head.domain):
+                    bound.append((head.domain, sockets.bind(root, head.domain)))
+                    linking.relink(root, head, bind=_is_mounted(root, head))
+            elif is_shared:
                 linking.relink(root, head, bind=_is_mounted(root, head))
         except VirtError as fault:
             faults.append(fault)
-    return bound, faults
+    return faults
 
 
 def _is_mounted(root: Root, head: Head) -> bool:
