@@ -24,7 +24,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "profile list": [("profile", "list")],
     "profile show": [("profile", "show", "base")],
     "log relink": [("log", "relink", "--all")],
-    "render rsyslog": [("render", "rsyslog"), ("render", "syslog-ng"), ("render", "logrotate")],
+    "render": [("render", "rsyslog"), ("render", "syslog-ng"), ("render", "logrotate")],
     "remove": [("remove", "--yes", "domain1.com")],
 }
 FREE = {"manifest", "schema", "files", "missing"}

@@ -1,39 +1,34 @@
-"""`virt render`: texts for other programs, from what the domains declare."""
+"""`virt render`: texts for other programs, from what the domains are."""
+
+from typing import Annotated
 
 import typer
 
 from virttools.cli.log import Logs, logs_folder
 from virttools.cli.output import Output
+from virttools.domains import renderings
+from virttools.errors import UsageError
 
-app = typer.Typer(
-    help="Print configuration for other programs.",
-    epilog="Example: virt render rsyslog > /etc/rsyslog.d/virt.conf",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+_KINDS = ", ".join(renderings.KINDS)
 
 
-@app.command(epilog="Example: virt render rsyslog > /etc/rsyslog.d/virt.conf")
-def rsyslog(ctx: typer.Context, logs: Logs = None) -> None:
-    """For rsyslogd in place of `virt log serve`: an input and a file for every domain."""
-    _show(ctx.obj, "rsyslog", logs)
+def register(main: typer.Typer) -> None:
+    main.command(
+        short_help="Print configuration for other programs.",
+        epilog="Example: virt render rsyslog > /etc/rsyslog.d/virt.conf",
+    )(render)
 
 
-@app.command("syslog-ng", epilog="Example: virt render syslog-ng > /etc/syslog-ng/conf.d/virt.conf")
-def syslog_ng(ctx: typer.Context, logs: Logs = None) -> None:
-    """For syslog-ng in place of `virt log serve`: a source and a file for every domain."""
-    _show(ctx.obj, "syslog-ng", logs)
-
-
-@app.command(epilog="Example: virt render logrotate > /etc/logrotate.d/virt")
-def logrotate(ctx: typer.Context, logs: Logs = None) -> None:
-    """For logrotate: the files of `virt log serve`."""
-    _show(ctx.obj, "logrotate", logs)
-
-
-def _show(output: Output, kind: str, logs: str | None) -> None:
-    from virttools.domains import renderings
-
+def render(
+    ctx: typer.Context,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of {_KINDS}.")],
+    logs: Logs = None,
+) -> None:
+    """Print configuration for log daemons in place of `virt log serve`, and for logrotate."""
+    output: Output = ctx.obj
+    if kind not in renderings.KINDS:
+        raise UsageError(f"cannot render {kind}: it must be one of {_KINDS}")
     site = renderings.Site(output.settings.root, logs_folder(output, logs))
     text = renderings.render(kind, site)
-    output.result(f"render {kind}", {"text": text}, text.splitlines())
+    data = {"kind": kind, "files": [{"name": "", "text": text}]}
+    output.result("render", data, text.splitlines())
