@@ -5,6 +5,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 from tests.system.calls import VIRT, Done, Virt
 from tests.system.ground import mounted
 from tests.system.logdaemons import PRIVATE_DEV
+from virttools.devlog.relink import relink
+from virttools.errors import ApplyError
+from virttools.tree.root import open_root
 
 DOMAIN = "domain1.com"
 
@@ -198,6 +202,64 @@ def test_a_tree_on_another_file_system_gets_the_socket_mounted(virt: Virt, tmp_p
                     assert mounts.count(f"{virt.tree(DOMAIN)}/dev/log ") == 1
             finally:
                 subprocess.run(["umount", str(virt.tree(DOMAIN) / "dev/log")], check=True)
+
+
+def test_a_listener_in_another_network_namespace_is_seen(virt: Virt, tmp_path: Path) -> None:
+    """NETLINK_SOCK_DIAG tells of its own namespace only; sockets that have a path know no such border."""
+    with listening(virt.root / "log"):
+        created(virt, tmp_path, "shared")
+        words = ["unshare", "--net", str(VIRT), "log", "status"]
+        done = subprocess.run(
+            words, env=virt.environment(), capture_output=True, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, f"{DOMAIN}\tshared\tfresh\t-\n")
+
+
+def test_dev_that_changes_all_the_time_leads_nowhere(virt: Virt, tmp_path: Path) -> None:
+    """While its owner swaps dev for a link and back, whatever is relinked is relinked in the tree."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "log").write_text("a victim\n")
+    with listening(virt.root / "log"), listening(virt.root / ".other"):
+        created(virt, tmp_path, "shared")
+        dev = virt.tree(DOMAIN) / "dev"
+        ends = threading.Event()
+        swapper = threading.Thread(target=swap, args=(dev, outside, ends))
+        swapper.start()
+        try:
+            done = [relinked(virt.root) for _ in range(400)]
+            while len(set(done)) < 2 and len(done) < 20000:
+                done.append(relinked(virt.root))
+        finally:
+            ends.set()
+            swapper.join()
+        assert {True, False} == set(done), "the race was not run"
+        assert relinked(virt.root)
+    assert [path.name for path in outside.iterdir()] == ["log"]
+    assert (outside / "log").read_text() == "a victim\n"
+    assert sorted(os.listdir(dev)) == ["log", "null"]
+
+
+def swap(dev: Path, outside: Path, ends: threading.Event) -> None:
+    away = dev.with_name("away")
+    while not ends.is_set():
+        dev.rename(away)
+        dev.symlink_to(outside)
+        dev.unlink()
+        away.rename(dev)
+
+
+def relinked(root_path: Path) -> bool:
+    """Swap the shared socket for the other one, and relink; False where dev was found to be wrong."""
+    os.rename(root_path / "log", root_path / ".third")
+    os.rename(root_path / ".other", root_path / "log")
+    os.rename(root_path / ".third", root_path / ".other")
+    with open_root(str(root_path)) as root:
+        (head,) = root.heads()
+        try:
+            return relink(root, head)
+        except ApplyError:
+            return False
 
 
 def test_watch_relinks_when_the_daemon_binds_anew(virt: Virt, tmp_path: Path) -> None:
