@@ -47,7 +47,7 @@ MODULES = {
         enter.choose enter.drawn enter.execute enter.history enter.links enter.many enter.picker enter.reports
         serve.wrapper
         devlog.handover devlog.mounting devlog.relink devlog.setup devlog.sockets devlog.watch
-        devlog.forward devlog.holder devlog.receiver devlog.writing
+        devlog.belonging devlog.forward devlog.holder devlog.receiver devlog.writing
     """,
     "composer": "domains",
     "top": "cli dispatch __main__",

@@ -373,6 +373,23 @@ def test_senders_on_the_shared_socket_are_known_by_their_cgroups(
             assert (unknown.domain, unknown.text) == ("-", "by nobody known")
 
 
+def test_exec_puts_a_command_into_its_domains_cgroup(virt: Virt, tmp_path: Path) -> None:
+    """Where domains share a socket, `virt exec` says whose a command is, before it runs."""
+    mount = cgroups.mount_point()
+    if mount is None or not os.access(mount, os.W_OK):
+        pytest.skip("needs a cgroup v2 hierarchy to write to")
+    create_shared(virt, tmp_path)
+    with ExitStack() as held:
+        held.enter_context(cgroup(mount, "domain1.com"))
+        virt.good("exec", "--domain", "domain1.com", "--", "/usr/bin/logger", "nobody listens yet")
+        argv = [str(VIRT), "exec", "--domain", "domain1.com", "--", "/waiting"]
+        compiled(WAITING, virt.tree("domain1.com") / "waiting")
+        process = subprocess.Popen(argv, env=virt.environment(), stdin=subprocess.PIPE)
+        path = Path(f"/proc/{process.pid}/cgroup")
+        wait_for(lambda: "0::/virt/domain1.com\n" in path.read_text(), path.read_text)
+        process.communicate()
+
+
 def create_shared(virt: Virt, folder: Path) -> None:
     """Domains linked to a socket that is there, which the server then replaces and relinks."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:

@@ -58,6 +58,7 @@ def run(root: str, options: Options) -> int:
     environ = _environment()
     domain = _choose(root, options.domain, environ)
     tree_fd = inside.open_tree(root, domain)
+    _belong(root, domain)
     account = _account(tree_fd, domain, options.user)
     env = environment.build(environ, account, options.env)
     cwd = options.cwd
@@ -77,6 +78,14 @@ def _environment() -> dict[bytes, bytes]:
             return environment.given(environ, file.read())
     except OSError:
         return environ
+
+
+def _belong(root: str, domain: str) -> None:
+    """Where domains share a log socket, be known for the domain's (DESIGN 8)."""
+    if os.path.lexists(f"{root}/log"):
+        from virttools.devlog import belonging
+
+        belonging.join(domain)
 
 
 def _choose(root: str, asked: str | None, environ: dict[bytes, bytes]) -> str:
