@@ -20,3 +20,16 @@ def join(domain: str) -> None:
             file.write(b"0")
     except OSError:
         return  # read-only, or somebody else's to order
+
+
+def forget(domain: str) -> None:
+    """Remove the cgroup of a domain that is gone, unless something still runs in it."""
+    mount = cgroups.mount_point()
+    if mount is None:
+        return
+    top = os.path.join(mount, cgroups.FOLDER)
+    for folder in (os.path.join(top, domain), top):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return  # never made, or in use

@@ -26,6 +26,12 @@ CHANNEL = 0
 UNKNOWN = "unknown.log"
 """Beside the combined file: what came over the shared socket from nobody known."""
 
+_ONE = (
+    messages.LARGEST,
+    socket.CMSG_SPACE(12) + socket.CMSG_SPACE(4),  # struct ucred, and a pidfd
+    socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
+)
+
 _TICK = 1.0
 _LAST_HELPINGS = 64  # who is let go while sending on and on is not waited for
 
@@ -54,10 +60,11 @@ class Account:
 class Source:
     """One socket: what its lines begin with, and where they go. domain None: the shared one."""
 
-    __slots__ = ("domain", "fd", "file", "head", "limit")
+    __slots__ = ("domain", "fd", "file", "head", "limit", "socket")
 
     def __init__(self, fd: int, domain: str | None, limit: Limit) -> None:
         self.fd = fd
+        self.socket = socket.socket(fileno=fd)
         self.domain = domain
         self.head, self.file = _place(domain)
         self.limit = limit
@@ -111,7 +118,7 @@ class Receiver:
         self._files.close(source.file)
         self._poll.unregister(source.fd)
         del self.sources[source.fd]
-        os.close(source.fd)
+        source.socket.close()
 
     def reopen(self) -> None:
         self._files.reopen()
@@ -160,7 +167,7 @@ class Receiver:
         """One by one: each may be another domain's, and brings a descriptor of its sender."""
         for count in range(linux.Datagrams.MANY):
             try:
-                data, ancillary, flags, _ = _receive_one(source.fd)
+                data, ancillary, flags, _ = source.socket.recvmsg(*_ONE)
             except BlockingIOError:
                 return count > 0
             pid, uid, pidfd = _credentials(ancillary)
@@ -236,12 +243,6 @@ class Receiver:
 def _warn(text: str) -> None:
     with suppress(OSError):
         os.write(2, b"virt: " + text.encode("utf-8", "backslashreplace") + b"\n")
-
-
-def _receive_one(fd: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
-    with socket.socket(fileno=os.dup(fd)) as one:
-        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-        return one.recvmsg(messages.LARGEST, socket.CMSG_SPACE(12) + socket.CMSG_SPACE(4), flags)
 
 
 def _credentials(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int, int | None]:

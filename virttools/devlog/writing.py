@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Callable
-from errno import EINVAL
+from errno import EINVAL, EMFILE
 
 from virttools.tree.beneath import open_beneath
 
@@ -56,7 +56,13 @@ class Files:
     def _opened(self, path: str) -> int:
         while len(self._open) >= self._most:
             self.close(next(iter(self._open)))
-        fd = open_beneath(self._folder_fd, path, _FLAGS, _MODE)
+        try:
+            fd = open_beneath(self._folder_fd, path, _FLAGS, _MODE)
+        except OSError as error:
+            if error.errno != EMFILE:
+                raise
+            self.reopen()  # more sockets came than there was room for at first
+            fd = open_beneath(self._folder_fd, path, _FLAGS, _MODE)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             os.close(fd)

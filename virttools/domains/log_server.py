@@ -235,11 +235,11 @@ def _account(user: str | None) -> Account | None:
 
 
 def _raise_limit(count: int) -> None:
-    """Room for a socket and a file of each domain, twice."""
+    """Room for a socket and a file of each domain, twice, and for those to come."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(4 * count + 1024, soft)
+    wanted = max(4 * count, 65536, soft)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
         return

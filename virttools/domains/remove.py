@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from virttools.devlog import sockets
+from virttools.devlog import belonging, sockets
 from virttools.tree import remove as trees
 from virttools.tree.root import open_root
 
@@ -19,3 +19,4 @@ def remove(root_path: str, names: Sequence[str]) -> None:
             with root.lock(name):
                 trees.remove(root, name)
                 sockets.forget(root, name)
+                belonging.forget(name)
