@@ -18,7 +18,7 @@ ALLOWED = {
 }
 
 MODULES = {
-    "ground": "errors linux tree.beneath",
+    "ground": "datagrams errors linux tree.beneath",
     "value": """
         manifest.forms manifest.keys manifest.merge manifest.model manifest.names manifest.parse
         manifest.positions manifest.schema manifest.text
@@ -27,6 +27,7 @@ MODULES = {
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
         enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
         serve.routes
+        devlog.limits devlog.lines devlog.messages devlog.places
     """,
     "reader": """
         settings
@@ -38,12 +39,15 @@ MODULES = {
         tree.describe scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
         tree.users scrub.view
         enter.inside enter.marker enter.program enter.roster
+        devlog.attribution devlog.cgroups devlog.reader devlog.staleness
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
         tree.remove tree.root scrub.search tree.spread tree.staging tree.steps tree.store
         enter.choose enter.contain enter.drawn enter.execute enter.init enter.mounts enter.signals enter.terminal enter.history enter.links enter.many enter.picker enter.reports
         serve.wrapper
+        devlog.handover devlog.mounting devlog.relink devlog.setup devlog.sockets devlog.watch
+        devlog.belonging devlog.forward devlog.holder devlog.receiver devlog.writing
     """,
     "composer": "domains",
     "top": "cli dispatch __main__",
@@ -106,7 +110,7 @@ def test_imports_run_downwards(name: str) -> None:
 
 @pytest.mark.parametrize("name", modules())
 def test_programs_are_started_in_one_place(name: str) -> None:
-    """Only host/program.py knows subprocess, and only linux.py knows ctypes."""
+    """Only host/program.py knows subprocess, and only linux.py and datagrams.py know ctypes."""
     found = imports(name)
     assert ("subprocess" in found) == (name == SUBPROCESS)
-    assert bool(found & {"ctypes", "_ctypes"}) <= (name == "linux")
+    assert bool(found & {"ctypes", "_ctypes"}) <= (name in {"linux", "datagrams"})

@@ -82,13 +82,30 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 FICLONE = 0x40049409
 
+# include/uapi/linux/inotify.h
+IN_MODIFY = 0x00000002
+IN_MOVED_TO = 0x00000080
+IN_CREATE = 0x00000100
+IN_DELETE_SELF = 0x00000400
+IN_MOVE_SELF = 0x00000800
+IN_IGNORED = 0x00008000
+IN_ONLYDIR = 0x01000000
+
 # include/uapi/linux/close_range.h
 CLOSE_RANGE_CLOEXEC = 4
+
+# include/uapi/asm-generic/socket.h, include/linux/socket.h
+SO_PASSPIDFD = 76
+SCM_PIDFD = 4
+
+# include/uapi/linux/pidfd.h, Linux 6.13; PIDFD_INFO_EXIT 6.15
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_CGROUPID = 4
+_PIDFD_INFO_EXIT = 8
 
 # The same on every architecture since Linux 5.1 unified new numbers (asm-generic/unistd.h).
 _SYS_close_range = 436
 _SYS_openat2 = 437
-
 _SYS_open_tree = 428
 _SYS_move_mount = 429
 _SYS_fsopen = 430
@@ -194,6 +211,22 @@ def link_fd(fd: int, dir_fd: int, name: str) -> None:
         _fail(name)
 
 
+def inotify_init() -> int:
+    """A queue of events of folders, to be read like a file (inotify(7))."""
+    fd: int = _libc.inotify_init1(os.O_CLOEXEC)
+    if fd < 0:
+        _fail()
+    return fd
+
+
+def inotify_add_watch(queue_fd: int, path: str, mask: int) -> int:
+    """Have the queue told of IN_* events of the folder at path; its number in what is read."""
+    watch: int = _libc.inotify_add_watch(queue_fd, os.fsencode(path), mask)
+    if watch < 0:
+        _fail(path)
+    return watch
+
+
 def close_range_cloexec(first: int) -> None:
     """Mark every descriptor from first on close-on-exec (close_range(2), Linux 5.11)."""
     if _syscall(_SYS_close_range, first, _Unsigned(0xFFFFFFFF), CLOSE_RANGE_CLOEXEC) < 0:
@@ -284,6 +317,12 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
+def detach_mount(fd: int) -> None:
+    """Take away the mount whose root fd is; who has it open keeps it (umount2(2) with MNT_DETACH)."""
+    if _libc.umount2(f"/proc/self/fd/{fd}".encode(), _MNT_DETACH) < 0:
+        _fail()
+
+
 def hide_memory() -> None:
     """Let no one without CAP_SYS_PTRACE look into this process (PR_SET_DUMPABLE, proc(5))."""
     _prctl(_PR_SET_DUMPABLE, 0)
@@ -298,6 +337,18 @@ def set_name(name: bytes) -> None:
 def set_no_new_privileges() -> None:
     """Have execve(2) ignore set-id bits and file capabilities from now on."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def pidfd_cgroup(pidfd: int) -> int | None:
+    """The id (inode number) of the cgroup v2 of a process, or the one it ended in; None if not known.
+
+    Raises OSError: ENOTTY before Linux 6.13, ESRCH for a moment while a process is reaped.
+    """
+    info = bytearray(64)
+    struct.pack_into("=Q", info, 0, _PIDFD_INFO_CGROUPID | _PIDFD_INFO_EXIT)
+    ioctl(pidfd, _PIDFD_GET_INFO, info)
+    mask, cgroup = struct.unpack_from("=QQ", info)
+    return cgroup if mask & _PIDFD_INFO_CGROUPID and cgroup else None
 
 
 def bound_capabilities(kept: int) -> None:

@@ -23,6 +23,8 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "manifest schema": [("manifest", "schema")],
     "profile list": [("profile", "list")],
     "profile show": [("profile", "show", "base")],
+    "log relink": [("log", "relink", "--all")],
+    "render": [("render", "rsyslog"), ("render", "syslog-ng"), ("render", "logrotate")],
     "remove": [("remove", "--yes", "domain1.com")],
 }
 FREE = {"manifest", "schema", "files", "missing"}

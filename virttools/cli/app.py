@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from virttools import __version__, settings
-from virttools.cli import create, domains, inside, libs, links, manifest, profile, scrub
+from virttools.cli import (
+    create,
+    domains,
+    inside,
+    libs,
+    links,
+    log,
+    manifest,
+    profile,
+    render,
+    scrub,
+)
 from virttools.cli.output import Output, failure
 from virttools.errors import UsageError, VirtError
 
@@ -55,10 +66,11 @@ def virt(
     )
 
 
-for module in (create, domains, inside, libs, links, scrub):
+for module in (create, domains, inside, libs, links, render, scrub):
     module.register(app)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(profile.app, name="profile")
+app.add_typer(log.app, name="log")
 
 
 def main(argv: list[str], *, called: str = "virt") -> int:
@@ -105,5 +117,5 @@ def _leading_options(argv: list[str]) -> list[str]:
 
 def _command(argv: list[str]) -> str:
     rest = argv[len(_leading_options(argv)) :]
-    nested = rest[:1] in (["manifest"], ["profile"]) and rest[1:2] and rest[1][0] != "-"
+    nested = rest[:1] in (["manifest"], ["profile"], ["log"]) and rest[1:2] and rest[1][0] != "-"
     return " ".join(rest[: 2 if nested else 1])

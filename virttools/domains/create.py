@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from virttools.domains import hooks, neighbours, scrubbing
+from virttools.devlog import places
+from virttools.devlog import sockets as log_sockets
+from virttools.domains import devlogs, hooks, neighbours, scrubbing
 from virttools.domains.neighbours import Neighbours
 from virttools.errors import DomainExists
 from virttools.host import templates
@@ -88,7 +90,7 @@ def preview(root_path: str, wishes: Sequence[Wish], options: Options) -> tuple[P
     around = neighbours.look(root_path, wishes)
     found = []
     for job in _jobs(wishes, options):
-        plan = job.plan(_log_source(job.wish, root_path))
+        plan = _plan(job, root_path)
         scrubbed, refused = scrubbing.foresee(plan, job.wish.loaded.manifest, around)
         found.append(Preview(plan=plan, scrubbed=scrubbed, refused=refused))
     return tuple(found)
@@ -109,6 +111,7 @@ def create(
         _refuse_existing(root, wishes)
         neighbours.refuse_taken(root, wishes)
         apply.sweep(root)
+        log_sockets.sweep(root)
         jobs = _jobs(wishes, options)
         return _create_all(root, jobs, neighbours.look(root_path, wishes), advance)
 
@@ -195,7 +198,8 @@ def _create_batch(
     with ExitStack() as held:
         for job in jobs:
             held.enter_context(root.lock(job.wish.domain))
-        plans = [job.plan(_log_source(job.wish, root.path)) for job in jobs]
+        logs = held.enter_context(devlogs.bound(root, _own_logs(jobs)))
+        plans = [_plan(job, root.path) for job in jobs]
         builts = held.enter_context(apply.building(root, plans, progress=progress))
         finished = [
             _finish(root, job, built, around) for job, built in zip(jobs, builts, strict=True)
@@ -206,6 +210,7 @@ def _create_batch(
         publish.publish(
             root, [(built, record) for built, (record, _) in zip(builts, finished, strict=True)]
         )
+        devlogs.hand_over(root, logs)
     for job in jobs:
         hooks.run(
             job.wish.loaded.manifest, "published", job.wish.domain, f"{root.path}/{job.wish.domain}"
@@ -226,6 +231,7 @@ def _finish(
         addresses=manifest.addresses,
         profiles=manifest.profiles,
         uid_base=manifest.uid_base,
+        devlog=manifest.devlog,
         entries=entries,
     )
     files = [entry for entry in entries if entry.type == "file"]
@@ -242,8 +248,19 @@ def _finish(
     )
 
 
-def _log_source(wish: Wish, root_path: str) -> str | None:
-    """The socket to link as dev/log, where somebody has bound it (DESIGN 8)."""
-    own = f".virt/log/{wish.domain}"
-    source = "log" if wish.loaded.manifest.devlog is DevLog.SHARED else own
-    return source if os.path.lexists(os.path.join(root_path, source)) else None
+def _own_logs(jobs: Sequence[_Job]) -> list[str]:
+    return [job.wish.domain for job in jobs if job.wish.loaded.manifest.devlog is DevLog.OWN]
+
+
+def _plan(job: _Job, root_path: str) -> Plan:
+    """The plan with its dev/log (DESIGN 8): a socket of its own, or the shared one if that is there."""
+    if job.wish.loaded.manifest.devlog is DevLog.OWN:
+        return job.plan(places.socket_file(job.wish.domain))
+    shared = os.path.join(root_path, places.SHARED)
+    if os.path.lexists(shared):
+        return job.plan(places.SHARED)
+    plan = job.plan(None)
+    said = (
+        f"{shared} is not there, so there is no /dev/log: `virt log relink` once a daemon listens"
+    )
+    return replace(plan, warnings=(*plan.warnings, said))

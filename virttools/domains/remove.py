@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from virttools.devlog import belonging, sockets
 from virttools.tree import remove as trees
 from virttools.tree.root import open_root
 
@@ -15,4 +16,7 @@ def remove(root_path: str, names: Sequence[str]) -> None:
         for name in names:
             root.require(name, "remove")
         for name in names:
-            trees.remove(root, name)
+            with root.lock(name):
+                trees.remove(root, name)
+                sockets.forget(root, name)
+                belonging.forget(name)

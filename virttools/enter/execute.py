@@ -31,6 +31,7 @@ def run(root: str, options: Options) -> int:
     _open_standard()
     domain = options.domain or ""
     tree_fd = inside.open_tree(root, domain)
+    _belong(root, domain)
     entrance = _entrance(tree_fd, domain, options)
     if options.is_chroot:
         return _enter_plainly(root, entrance, options)
@@ -95,6 +96,14 @@ def _environment() -> dict[bytes, bytes]:
             return environment.given(environ, file.read())
     except OSError:
         return environ
+
+
+def _belong(root: str, domain: str) -> None:
+    """Where domains share a log socket, be known for the domain's (DESIGN 8)."""
+    if os.path.lexists(f"{root}/log"):
+        from virttools.devlog import belonging
+
+        belonging.join(domain)
 
 
 def _account(tree_fd: int, domain: str, user: str | None) -> Account:

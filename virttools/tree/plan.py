@@ -48,10 +48,19 @@ class Blueprint:
         )
         return Plan(
             domain=domain,
-            actions=self.common + written + _log_link(log),
+            actions=self.common + written + self._log_link(log),
             warnings=self.facts.warnings,
             absent=self.facts.absent,
         )
+
+    def _log_link(self, log: str | None) -> tuple[Action, ...]:
+        if log is None:
+            return ()
+        why = Why("devlog", None, Origin("devlog", 0))
+        link = LinkSocket(path="dev/log", source=log, why=why)
+        if any(action.path == "dev" for action in self.common):
+            return (link,)
+        return (MakeDir(path="dev", mode=0o755, uid=0, gid=0, why=why), link)
 
     def _write(self, file: skeleton.SkeletonFile, path: str) -> WriteFile:
         return WriteFile(
@@ -82,13 +91,6 @@ def prepare(manifest: Manifest, facts: Facts) -> Blueprint:
 
 def _conflicts(count: int) -> str:
     return "1 conflict" if count == 1 else f"{count} conflicts"
-
-
-def _log_link(log: str | None) -> tuple[Action, ...]:
-    if log is None:
-        return ()
-    why = Why("devlog", None, Origin("devlog", 0))
-    return (LinkSocket(path="dev/log", source=log, why=why),)
 
 
 # How strongly a thing holds its path: a stronger one takes it over, equals of different kinds conflict.

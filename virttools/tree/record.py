@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from virttools.errors import ApplyError
-from virttools.manifest.model import Layer
+from virttools.manifest.model import DevLog, Layer
 
 SCHEMA = 1
 
@@ -69,6 +69,7 @@ class Record:
     addresses: tuple[str, ...]
     profiles: tuple[str, ...]
     uid_base: int = 0
+    devlog: DevLog = DevLog.OWN
     entries: tuple[Entry, ...]
 
 
@@ -84,6 +85,7 @@ def encode(record: Record, lines: dict[int, str] | None = None) -> bytes:
         "addresses": list(record.addresses),
         "profiles": list(record.profiles),
         "uid_base": record.uid_base,
+        "devlog": record.devlog,
         "layers": [{"file": layer.file, "text": layer.text} for layer in record.layers],
     }
     for entry in record.entries:
@@ -101,6 +103,7 @@ class Head:
     addresses: tuple[str, ...]
     profiles: tuple[str, ...]
     uid_base: int = 0
+    devlog: DevLog = DevLog.OWN
 
 
 def head(first_line: bytes, name: str) -> Head:
@@ -112,6 +115,7 @@ def head(first_line: bytes, name: str) -> Head:
             tuple(found["addresses"]),
             tuple(found["profiles"]),
             found["uid_base"],
+            _devlog(found),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(name, error) from error
@@ -132,10 +136,16 @@ def decode(text: bytes, name: str) -> Record:
             addresses=tuple(found["addresses"]),
             profiles=tuple(found["profiles"]),
             uid_base=found["uid_base"],
+            devlog=_devlog(found),
             entries=tuple(_entry(row) for row in found["entries"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(name, error) from error
+
+
+def _devlog(found: dict[str, Any]) -> DevLog:
+    """Records of before 0.2 do not say it; nobody had bound a socket for those."""
+    return DevLog(found.get("devlog", DevLog.OWN))
 
 
 def _damaged(name: str, error: Exception) -> ApplyError:
