@@ -341,6 +341,11 @@ def test_messages_are_passed_on(virt: Virt, tmp_path: Path) -> None:
             daemon.settimeout(20)
             sender.send(b"<30>sshd: and now\n")
             first, second = daemon.recv(4096), daemon.recv(4096)
+            # Many more than the host's queue holds: they come as it reads them.
+            for number in range(2000):
+                sender.send(b"<30>sshd: %d" % number)
+            told = [daemon.recv(4096).rpartition(b" ")[2] for _ in range(2000)]
+    assert told == [b"%d" % number for number in range(2000)]
     tail = f" domain1.com sshd[{os.getpid()}]: ".encode()
     assert first.endswith(tail + b"while nobody listens")
     assert (second[:4], second.endswith(tail + b"and now")) == (b"<30>", True)
