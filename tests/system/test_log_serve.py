@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -63,12 +64,12 @@ class Server:
 
 
 @contextmanager
-def serving(virt: Virt, folder: Path, *options: str) -> Iterator[Server]:
+def serving(virt: Virt, folder: Path, *options: str, program: Path = VIRT) -> Iterator[Server]:
     """Start a server, and wait until it takes sockets."""
     logs, err = folder / "logs", folder / "serve.err"
     with err.open("wb") as said:
         process = subprocess.Popen(
-            [str(VIRT), "log", "serve", "--logs", str(logs), *options],
+            [str(program), "log", "serve", "--logs", str(logs), *options],
             env=virt.environment(),
             stdin=subprocess.DEVNULL,
             stderr=said,
@@ -232,6 +233,28 @@ def test_a_receiver_that_dies_is_started_again(virt: Virt, tmp_path: Path) -> No
     assert "the receiver ended (signal 9)" in server.err.read_text()
 
 
+def test_a_broken_upgrade_is_not_started(virt: Virt, tmp_path: Path) -> None:
+    """HUP for a package that cannot be loaded: it is said, and the sockets stay served."""
+    create(virt, tmp_path, "domain1.com")
+    for name in ("bin", "virttools"):
+        shutil.copytree(VIRT.parents[1] / name, tmp_path / "copy" / name)
+    (tmp_path / "copy" / ".venv").symlink_to(VIRT.parents[1] / ".venv")
+    program = tmp_path / "copy" / "bin" / "virt"
+    with (
+        serving(virt, tmp_path, program=program) as server,
+        connected(virt, "domain1.com") as sender,
+    ):
+        sender.send(b"<13>a: here")
+        server.await_lines("domains/domain1.com.log", 1)
+        before = server.receiver
+        (tmp_path / "copy/virttools/devlog/receiver.py").write_text("half a wri")
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "going on as before" in server.err.read_text())
+        sender.send(b"<13>a: still here")
+        _, line = server.await_lines("domains/domain1.com.log", 2)
+        assert (line.text, server.receiver) == ("still here", before)
+
+
 def test_who_reads_is_not_root(virt: Virt, tmp_path: Path) -> None:
     """The receiver has no capability left, and cannot get any by execve(2)."""
     create(virt, tmp_path, "domain1.com")
@@ -341,6 +364,11 @@ def test_messages_are_passed_on(virt: Virt, tmp_path: Path) -> None:
             daemon.settimeout(20)
             sender.send(b"<30>sshd: and now\n")
             first, second = daemon.recv(4096), daemon.recv(4096)
+            # Many more than the host's queue holds: they come as it reads them.
+            for number in range(2000):
+                sender.send(b"<30>sshd: %d" % number)
+            told = [daemon.recv(4096).rpartition(b" ")[2] for _ in range(2000)]
+    assert told == [b"%d" % number for number in range(2000)]
     tail = f" domain1.com sshd[{os.getpid()}]: ".encode()
     assert first.endswith(tail + b"while nobody listens")
     assert (second[:4], second.endswith(tail + b"and now")) == (b"<30>", True)

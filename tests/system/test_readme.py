@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from pathlib import Path
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,14 +32,16 @@ FREE = {"manifest", "schema", "files", "missing"}
 """What is below these keys has names of its own: those of manifests, of JSON Schema, of files."""
 
 
-def test_the_commands_of_the_readme_work_in_their_order(virt: Virt) -> None:
+def test_the_commands_of_the_readme_work_in_their_order(virt: Virt, tmp_path: Path) -> None:
     """Who types what the README shows, on a machine without domains, meets no error."""
     blocks = documents.fenced(documents.text("README.md"), "console")
     lines = [line for block in blocks for line in documents.commands(block)]
     ours = [line for line in lines if line.startswith("virt ")]
     assert ours, "the README shows no command"
     for line in ours:
-        done = virt(*shlex.split(line)[1:])
+        # Links are made beside virt: not in the checkout.
+        beside = ["--bindir", str(tmp_path)] if line.startswith("virt link ") else []
+        done = virt(*shlex.split(line)[1:], *beside)
         assert done.status == 0, f"{line}: {done.status}\n{done.out}{done.err}"
 
 

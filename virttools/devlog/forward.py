@@ -75,19 +75,20 @@ class Forward:
     def is_waiting(self) -> bool:
         return bool(self._queue)
 
-    def push(self) -> None:
-        """Send what the host takes now."""
+    def push(self) -> int | None:
+        """Send what the host takes now; the descriptor on which it will take more, or None."""
         try:
             while self._queue:
                 self._connected().send(self._queue[0])
                 self._queue.popleft()
         except BlockingIOError:
-            return
+            return self._connected().fileno()
         except OSError as error:
             if error.errno == EMSGSIZE:
                 self._queue.popleft()
                 self.lost += 1
             self._forget()
+        return None
 
     def _connected(self) -> socket.socket:
         if self._socket is None:

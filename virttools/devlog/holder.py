@@ -18,7 +18,10 @@ from virttools import linux
 from virttools.devlog import handover
 from virttools.devlog.receiver import Account, Options
 
-_BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from virttools.devlog import {0}; sys.exit({0}.main())"
+_PATH = "import sys; sys.path.append(sys.argv.pop(1))"
+_HOLDER = "from virttools.devlog import holder; sys.exit(holder.main())"
+_RECEIVER = "from virttools.devlog import receiver; sys.exit(receiver.main())"
+_LOAD = "from virttools.devlog import holder, receiver"
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 _PATIENCE = 10.0
@@ -59,12 +62,27 @@ def become(state: State) -> None:
         json.dump(asdict(state), memory)
     for fd in state.descriptors():
         os.set_inheritable(fd, True)
-    os.execv(sys.executable, [*_program("holder"), str(memory_fd)])
+    os.execv(sys.executable, [*_program(_HOLDER), str(memory_fd)])
 
 
-def _program(name: str) -> list[str]:
+def _program(code: str) -> list[str]:
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [sys.executable, "-I", "-S", "-c", _BOOT.format(name), package]
+    return [sys.executable, "-I", "-S", "-c", f"{_PATH}; {code}", package]
+
+
+def _is_sound() -> bool:
+    """Whether both programs can be loaded as they are installed now."""
+    try:
+        _, status = os.waitpid(_spawn(_program(_LOAD), 2), 0)
+    except OSError:
+        return False
+    return status == 0
+
+
+def _spawn(argv: list[str], input_fd: int) -> int:
+    """Start a program of ours with that descriptor 0; its pid."""
+    actions = [(os.POSIX_SPAWN_DUP2, input_fd, 0)]
+    return os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigmask=[])
 
 
 def _inherited(memory_fd: int) -> State:
@@ -136,16 +154,16 @@ class Holder:
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(_PATIENCE)
-        with theirs:
-            self._receiver = os.posix_spawn(
-                sys.executable,
-                _program("receiver"),
-                os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
-                setsigmask=[],
-            )
-        self._channel = ours
         self._started = time.monotonic()
+        try:
+            with theirs:
+                self._receiver = _spawn(_program(_RECEIVER), theirs.fileno())
+        except OSError as error:
+            ours.close()
+            self._pause = _LONGEST
+            _say(f"cannot start the receiver: {error.strerror}; it is tried again")
+            return
+        self._channel = ours
         limit, _ = _room()
         account = self._state.account
         told = {
@@ -210,8 +228,19 @@ class Holder:
         if came & {signal.SIGTERM, signal.SIGINT}:
             self._is_over = True
         elif signal.SIGHUP in came:
-            self._stop()
+            self._renew()
+
+    def _renew(self) -> None:
+        """Become what is installed now; if that cannot even be loaded, go on as before."""
+        if not _is_sound():
+            _say("cannot start anew: what is installed does not start; going on as before")
+            return
+        self._stop()
+        try:
             become(replace(self._state, sockets=tuple(self._sockets.items())))
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            _say(f"cannot start anew: {error.strerror}; going on as before")
 
     # --- those who hand over sockets
 

@@ -199,8 +199,18 @@ class Receiver:
         if self._combined:
             combined, self._combined = self._combined, []
             self._files.append(places.COMBINED, b"".join(combined))
-        if self._forward is not None:
-            self._forward.push()
+        if self._forward is not None and self._forward.is_waiting:
+            full_fd = self._forward.push()
+            if full_fd is not None:
+                self._await_room(full_fd)
+
+    def _await_room(self, fd: int) -> None:
+        """Have the next round begin when the host's queue is no longer full."""
+        events = select.EPOLLOUT | select.EPOLLONESHOT
+        try:
+            self._poll.modify(fd, events)
+        except FileNotFoundError:
+            self._poll.register(fd, events)
 
     # --- what we have to say ourselves
 

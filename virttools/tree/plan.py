@@ -48,19 +48,16 @@ class Blueprint:
         )
         return Plan(
             domain=domain,
-            actions=self.common + written + self._log_link(log),
+            actions=self.common + written + self._log_folder(log) + _log_link(log),
             warnings=self.facts.warnings,
             absent=self.facts.absent,
         )
 
-    def _log_link(self, log: str | None) -> tuple[Action, ...]:
-        if log is None:
+    def _log_folder(self, log: str | None) -> tuple[Action, ...]:
+        if log is None or any(action.path == "dev" for action in self.common):
             return ()
         why = Why("devlog", None, Origin("devlog", 0))
-        link = LinkSocket(path="dev/log", source=log, why=why)
-        if any(action.path == "dev" for action in self.common):
-            return (link,)
-        return (MakeDir(path="dev", mode=0o755, uid=0, gid=0, why=why), link)
+        return (MakeDir(path="dev", mode=0o755, uid=0, gid=0, why=why),)
 
     def _write(self, file: skeleton.SkeletonFile, path: str) -> WriteFile:
         return WriteFile(
