@@ -3,8 +3,8 @@
 import json
 import re
 import shlex
-from pathlib import Path
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest

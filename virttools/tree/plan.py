@@ -90,6 +90,13 @@ def _conflicts(count: int) -> str:
     return "1 conflict" if count == 1 else f"{count} conflicts"
 
 
+def _log_link(log: str | None) -> tuple[Action, ...]:
+    if log is None:
+        return ()
+    why = Why("devlog", None, Origin("devlog", 0))
+    return (LinkSocket(path="dev/log", source=log, why=why),)
+
+
 # How strongly a thing holds its path: a stronger one takes it over, equals of different kinds conflict.
 _IMPLIED, _DRAWN, _SKELETON, _DECLARED = range(4)
 
