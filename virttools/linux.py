@@ -1,6 +1,6 @@
 """The system calls that Python lacks, by ctypes: each wrapper calls, checks and raises OSError.
 
-Constants are named as in the kernel's headers. Everything here is for Linux >= 5.6 (openat2).
+Constants are named as in the kernel's headers. For Linux >= 5.6 (openat2), mounts >= 5.12.
 """
 
 import ctypes
@@ -31,6 +31,60 @@ CLOSE_RANGE_CLOEXEC = 4
 _SYS_close_range = 436
 _SYS_openat2 = 437
 
+_SYS_open_tree = 428
+_SYS_move_mount = 429
+_SYS_fsopen = 430
+_SYS_fsconfig = 431
+_SYS_fsmount = 432
+_SYS_mount_setattr = 442
+
+# include/uapi/linux/sched.h
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWPID = 0x20000000
+
+# include/uapi/linux/mount.h
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MS_PRIVATE = 1 << 18
+_MNT_DETACH = 2
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 0x04
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_CMD_CREATE = 6
+
+# include/uapi/linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NAME = 15
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+# include/uapi/linux/capability.h
+CAP_CHOWN = 0
+CAP_DAC_OVERRIDE = 1
+CAP_FOWNER = 3
+CAP_FSETID = 4
+CAP_KILL = 5
+CAP_SETGID = 6
+CAP_SETUID = 7
+CAP_SETPCAP = 8
+CAP_NET_BIND_SERVICE = 10
+CAP_SYS_CHROOT = 18
+CAP_AUDIT_WRITE = 29
+CAP_SETFCAP = 31
+_CAPABILITY_VERSION_3 = 0x20080522
+
+_AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
+_AT_RECURSIVE = 0x8000
 _AT_EMPTY_PATH = 0x1000
 _OPEN_HOW = struct.Struct("=QQQ")
 
@@ -40,7 +94,7 @@ def _fail(path: str | bytes | None = None) -> None:
     raise OSError(number, os.strerror(number), path)
 
 
-def openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+def openat2(dir_fd: int, path: str | bytes, flags: int, resolve: int, mode: int = 0) -> int:
     """Open path below dir_fd under the RESOLVE_* rules (openat2(2), Linux 5.6); O_CLOEXEC is added.
 
     Raises OSError: EXDEV where the path leaves dir_fd, ELOOP where it meets a forbidden link.
@@ -99,3 +153,140 @@ def auxiliary_text(kind: int) -> str:
     _libc.getauxval.argtypes = (ctypes.c_ulong,)
     place = _libc.getauxval(kind)
     return ctypes.string_at(place).decode("ascii", "replace") if place else ""
+
+
+def unshare(flags: int) -> None:
+    """Leave the caller's namespaces for new ones (unshare(2)); CLONE_NEWPID is about its children."""
+    if _libc.unshare(flags) < 0:
+        _fail()
+
+
+def sethostname(name: bytes) -> None:
+    """Set the host name of this uts namespace, at most 64 bytes (sethostname(2))."""
+    if _libc.sethostname(name, len(name)) < 0:
+        _fail()
+
+
+def clone_mount(fd: int, path: bytes = b"") -> int:
+    """A copy of what is mounted at fd and below it, attached nowhere (open_tree(2), Linux 5.2)."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH | _AT_RECURSIVE
+    cloned: int = _syscall(_SYS_open_tree, fd, path, flags)
+    if cloned < 0:
+        _fail(path or None)
+    return cloned
+
+
+def set_mount(fd: int, *, attributes: int = 0, propagation: int = 0) -> None:
+    """Add MOUNT_ATTR_* to all mounts at fd and below it (mount_setattr(2), Linux 5.12)."""
+    wanted = struct.pack("=QQQQ", attributes, 0, propagation, 0)
+    flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+    if _syscall(_SYS_mount_setattr, fd, b"", flags, wanted, len(wanted)) < 0:
+        _fail()
+
+
+def make_mount(kind: bytes, attributes: int, *options: tuple[bytes, bytes]) -> int:
+    """A new file system of that kind, attached nowhere (fsopen(2) and fsmount(2), Linux 5.2)."""
+    context: int = _syscall(_SYS_fsopen, kind, _FSOPEN_CLOEXEC)
+    if context < 0:
+        _fail(kind)
+    try:
+        for key, value in options:
+            if _syscall(_SYS_fsconfig, context, _FSCONFIG_SET_STRING, key, value, 0) < 0:
+                _fail(kind)
+        if _syscall(_SYS_fsconfig, context, _FSCONFIG_CMD_CREATE, None, None, 0) < 0:
+            _fail(kind)
+        fd: int = _syscall(_SYS_fsmount, context, _FSMOUNT_CLOEXEC, attributes)
+        if fd < 0:
+            _fail(kind)
+    finally:
+        os.close(context)
+    return fd
+
+
+def move_mount(mount_fd: int, target_fd: int) -> None:
+    """Attach what is attached nowhere yet at the place that target_fd is (move_mount(2))."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    if _syscall(_SYS_move_mount, mount_fd, b"", target_fd, b"", flags) < 0:
+        _fail()
+
+
+def pivot_root_here() -> None:
+    """Make the working directory, a mount, the root, and detach the old one (pivot_root(2))."""
+    if _libc.pivot_root(b".", b".") < 0 or _libc.umount2(b".", _MNT_DETACH) < 0:
+        _fail()
+
+
+def set_death_signal(number: int) -> None:
+    """Have the kernel send this process that signal when its parent ends (PR_SET_PDEATHSIG)."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def hide_memory() -> None:
+    """Let no one without CAP_SYS_PTRACE look into this process (PR_SET_DUMPABLE, proc(5))."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def set_name(name: bytes) -> None:
+    """Have ps(1) call this process so, at most 15 bytes (PR_SET_NAME)."""
+    if _libc.prctl(_PR_SET_NAME, name, 0, 0, 0) < 0:
+        _fail()
+
+
+def set_no_new_privileges() -> None:
+    """Have execve(2) ignore set-id bits and file capabilities from now on."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def bound_capabilities(kept: int) -> None:
+    """Drop all but kept (a bit mask) from the bounding set, and all ambient ones, for good."""
+    for number in range(64):
+        if kept >> number & 1:
+            continue
+        if _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
+            if number > CAP_SETFCAP and ctypes.get_errno() == 22:  # EINVAL: past the last one
+                break
+            _fail()
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+def set_capabilities(kept: int) -> None:
+    """Have exactly kept (a bit mask) permitted and effective, and none inheritable (capset(2))."""
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    if _libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0)) < 0:
+        _fail()
+
+
+def _prctl(option: int, value: int) -> None:
+    zero = ctypes.c_ulong(0)
+    if _libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero) < 0:
+        _fail()
+
+
+def overwrite(address: int, size: int, text: bytes) -> None:
+    """Overwrite memory of this process with text, shorter than size, and zeros."""
+    ctypes.memset(address, 0, size)
+    ctypes.memmove(address, text, len(text))
+
+
+def unlockpt(master_fd: int) -> None:
+    """Let the other side of a pseudo-terminal be opened (unlockpt(3))."""
+    if _libc.unlockpt(master_fd) < 0:
+        _fail()
+
+
+class Execution:
+    """execve(2) with everything made ready beforehand, and no link followed at the last name."""
+
+    __slots__ = ("_argv", "_env", "_name")
+
+    def __init__(self, name: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> None:
+        words = [key + b"=" + value for key, value in env.items()]
+        self._name = name
+        self._argv = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
+        self._env = (ctypes.c_char_p * (len(words) + 1))(*words, None)
+
+    def begin(self, dir_fd: int) -> None:
+        """Become the program of that name in the folder dir_fd. Comes back only by OSError."""
+        _libc.execveat(dir_fd, self._name, self._argv, self._env, _AT_SYMLINK_NOFOLLOW)
+        _fail()
