@@ -26,7 +26,7 @@ MODULES = {
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.skeleton
         enter.accounts enter.environment enter.listing enter.matching enter.options
-        serve.routes
+        serve.admission serve.proxyprotocol serve.routes
     """,
     "reader": """
         settings
@@ -38,6 +38,7 @@ MODULES = {
         tree.describe scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
         tree.users scrub.view
         enter.inside enter.marker enter.program enter.roster
+        serve.inetdconf
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
