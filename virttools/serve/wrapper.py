@@ -156,11 +156,11 @@ def _open_folder(folder: str) -> int:
 
 def _check(conf: str) -> int:
     found = _read(conf)
-    folders = sorted({*found.folders.values(), *([found.default] if found.default else [])})
-    problems = [*found.repeated, *(p for folder in folders if (p := _fault(conf, folder)))]
+    folders = found.folders()
+    problems = [*found.hidden(), *(p for folder in folders if (p := _fault(conf, folder)))]
     if problems:
         raise ConfigError(f"cannot use {conf} as it is", problems=tuple(problems))
-    sys.stdout.write(f"{conf}: {len(found.folders)} addresses, {len(folders)} trees\n")
+    sys.stdout.write(f"{conf}: {len(found.routes)} addresses, {len(folders)} trees\n")
     return 0
 
 
