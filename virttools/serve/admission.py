@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from virttools.manifest.model import Service
+
 INSTANCES = "instances"
 PER_SOURCE = "per_source"
 CPS = "cps"
@@ -19,8 +21,6 @@ ADDRESS = "address"
 TIME = "time"
 REASONS = (INSTANCES, PER_SOURCE, CPS, ADDRESS, TIME)
 """Why a connection is refused: the limit's name, or `address` (only_from, no_access), `time` (access_times)."""
-
-MINUTES = 24 * 60
 
 
 class Networks:
@@ -36,6 +36,11 @@ class Networks:
             found[len(packed)].setdefault(bits, set()).add(int.from_bytes(packed) & mask)
         self._four = _longest_first(found[4], 4)
         self._six = _longest_first(found[16], 16)
+
+    def has(self, source: str) -> bool:
+        """Whether an address, as accept(2) tells it, is in one of them."""
+        packed = pack(source.partition("%")[0])
+        return packed is not None and self.match(packed) >= 0
 
     def match(self, packed: bytes) -> int:
         """The prefix length of the closest network that holds packed, or -1."""
@@ -74,24 +79,6 @@ def _longest_first(found: dict[int, set[int]], size: int) -> tuple[tuple[int, in
     return tuple((bits, _mask(size, bits), found[bits]) for bits in sorted(found, reverse=True))
 
 
-def hours(text: str) -> tuple[int, int]:
-    """`8:00-17:30`, the minutes of the day from and to, both included; `22:00-6:00` goes over midnight.
-
-    Raises ValueError with the cause.
-    """
-    start, _, end = text.partition("-")
-    return _minute(start, text), _minute(end, text)
-
-
-def _minute(clock: str, text: str) -> int:
-    hour, _, minute = clock.partition(":")
-    if not (hour.isascii() and hour.isdigit() and minute.isascii() and minute.isdigit()):
-        raise ValueError(f"not HH:MM-HH:MM: {text!r}")
-    if len(minute) != 2 or len(hour) > 2 or int(hour) > 23 or int(minute) > 59:
-        raise ValueError(f"no such time of day: {text!r}")
-    return int(hour) * 60 + int(minute)
-
-
 def minute_of_day() -> int:
     """The local time. Asked only outside of trees: libc may read /etc/localtime (tzset(3))."""
     now = time.localtime()
@@ -116,7 +103,7 @@ class Limits:
     """What is declared for one service of one domain; 0 and None mean no limit.
 
     only_from and no_access are networks: the closest one decides, no_access where both are as close.
-    access_times: (from, to) minutes of the day.
+    access_times: minutes of the day, from the first up to but without the second; over midnight where that is smaller.
     """
 
     __slots__ = ("access_times", "cps", "instances", "no_access", "only_from", "per_source")
@@ -137,6 +124,24 @@ class Limits:
         self.only_from = only_from
         self.no_access = no_access
         self.access_times = access_times
+
+
+def declared(service: "Service") -> Limits:
+    """The limits of a manifest's service."""
+    rate = service.cps
+    return Limits(
+        instances=service.instances or 0,
+        per_source=service.per_source or 0,
+        cps=Rate(rate.connections, 1, rate.pause) if rate else None,
+        only_from=service.only_from,
+        no_access=service.no_access,
+        access_times=tuple((span.start, span.end) for span in service.access_times),
+    )
+
+
+def of_inetd(most: int) -> Limits:
+    """The limit of an inetd.conf line: so many starts a minute, or ten minutes of rest."""
+    return Limits(cps=Rate(most, 60, 600))
 
 
 class Admission:
@@ -220,9 +225,9 @@ class Admission:
         minute = self._clock()
         for start, end in self.limits.access_times:
             if start <= end:
-                if start <= minute <= end:
+                if start <= minute < end:
                     return True
-            elif minute >= start or minute <= end:
+            elif minute >= start or minute < end:
                 return True
         return False
 
