@@ -26,7 +26,7 @@ MODULES = {
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.skeleton
         enter.accounts enter.environment enter.listing enter.matching enter.options
-        serve.admission serve.proxyprotocol serve.routes
+        serve.admission serve.messages serve.proxyprotocol serve.routes serve.schedule serve.status
     """,
     "reader": """
         settings
@@ -44,6 +44,7 @@ MODULES = {
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
         tree.remove tree.root scrub.search tree.spread tree.staging tree.steps tree.store
         enter.choose enter.drawn enter.execute enter.history enter.links enter.many enter.picker enter.reports
+        serve.metrics serve.notify
         serve.wrapper
     """,
     "composer": "domains",
