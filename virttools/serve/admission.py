@@ -144,105 +144,48 @@ def of_inetd(most: int) -> Limits:
     return Limits(cps=Rate(most, 60, 600))
 
 
-class Admission:
-    """The connections of one service of one domain: who is in, who may come.
+class Gate:
+    """Who may come at all, and when: only_from, no_access, access_times. How many, the ledger counts."""
 
-    live: connections now; sources: those of each source, only while it has any.
-    """
-
-    __slots__ = (
-        "_allowed",
-        "_clock",
-        "_counted",
-        "_denied",
-        "limits",
-        "live",
-        "paused_until",
-        "sources",
-        "window",
-    )
+    __slots__ = ("_allowed", "_clock", "_denied", "_times")
 
     def __init__(self, limits: Limits, clock: "Callable[[], int]" = minute_of_day) -> None:
-        self.live = 0
-        self.sources: dict[str | bytes, int] = {}
-        self.window = 0.0
-        self.paused_until = 0.0
-        self._counted = 0
-        self._clock = clock
-        self.change(limits)
-
-    def change(self, limits: Limits) -> None:
-        """Take new limits, on a reload; who is in stays in and stays counted."""
-        self.limits = limits
         self._allowed = Networks(limits.only_from) if limits.only_from else None
         self._denied = Networks(limits.no_access) if limits.no_access else None
+        self._times = limits.access_times
+        self._clock = clock
 
-    def admit(self, source: str, now: float) -> str | None:
-        """Let a connection in and count it (None), or say why not. now: a monotonic clock.
+    @property
+    def is_open(self) -> bool:
+        """Whether everyone may always come, and nobody need ask."""
+        return self._allowed is None and self._denied is None and not self._times
 
-        source: the client's address as accept(2) tells it, IPv4-mapped or not.
-        """
-        limits = self.limits
-        if (self._allowed or self._denied) and not self._may_come(source):
+    def refusal(self, source: str) -> str | None:
+        """Why a client may not come, or None. source: its address as accept(2) tells it, mapped or not."""
+        if not self._is_welcome(source):
             return ADDRESS
-        if limits.access_times and not self._is_open():
-            return TIME
-        if limits.cps is not None and self._is_too_fast(limits.cps, now):
-            return CPS
-        if limits.instances and self.live >= limits.instances:
-            return INSTANCES
-        key = counted_as(source)
-        count = self.sources.get(key, 0)
-        if limits.per_source and count >= limits.per_source:
-            return PER_SOURCE
-        self.sources[key] = count + 1
-        self.live += 1
-        return None
+        return None if not self._times or self._is_time() else TIME
 
-    def gone(self, source: str) -> None:
-        """A connection that was let in has ended."""
-        key = counted_as(source)
-        count = self.sources.get(key, 0)
-        if count > 1:
-            self.sources[key] = count - 1
-        else:
-            self.sources.pop(key, None)
-        self.live -= 1
-
-    def _may_come(self, source: str) -> bool:
+    def _is_welcome(self, source: str) -> bool:
+        if self._allowed is None and self._denied is None:
+            return True
         packed = pack(source.partition("%")[0])
         if packed is None:
             return False
-        allowed = 0 if self._allowed is None else self._allowed.match(packed)
-        if allowed < 0:
-            return False
-        if self._denied is None:
-            return True
-        denied = self._denied.match(packed)
-        return denied < 0 or (self._allowed is not None and allowed > denied)
+        denied = -1 if self._denied is None else self._denied.match(packed)
+        if self._allowed is None:
+            return denied < 0
+        return self._allowed.match(packed) > denied
 
-    def _is_open(self) -> bool:
+    def _is_time(self) -> bool:
         minute = self._clock()
-        for start, end in self.limits.access_times:
+        for start, end in self._times:
             if start <= end:
                 if start <= minute < end:
                     return True
             elif minute >= start or minute < end:
                 return True
         return False
-
-    def _is_too_fast(self, rate: Rate, now: float) -> bool:
-        if now < self.paused_until:
-            return True
-        if now - self.window >= rate.seconds:
-            self.window = now
-            self._counted = 0
-        self._counted += 1
-        if self._counted <= rate.count:
-            return False
-        self.paused_until = now + rate.pause
-        self._counted = 0
-        return True
 
 
 def counted_as(source: str) -> str | bytes:
@@ -262,17 +205,15 @@ class Bursts:
     without one, or after `most` seconds of a burst that does not end.
     """
 
-    __slots__ = ("_burst", "most", "quiet", "refused")
+    __slots__ = ("_burst", "most", "quiet")
 
     def __init__(self, quiet: float = 2.0, most: float = 60.0) -> None:
         self.quiet = quiet
         self.most = most
-        self.refused: dict[str, int] = dict.fromkeys(REASONS, 0)
         self._burst: dict[str, list[float]] = {}  # reason: first, last, further refusals
 
     def add(self, reason: str, now: float) -> bool:
         """Count a refusal; True: the first of a burst, tell it now."""
-        self.refused[reason] = self.refused.get(reason, 0) + 1
         burst = self._burst.get(reason)
         if burst is None:
             self._burst[reason] = [now, now, 0]

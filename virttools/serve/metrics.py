@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable
 
-from virttools.serve.admission import REASONS
 from virttools.serve.status import Status
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
@@ -48,9 +47,7 @@ def text(status: Status) -> str:
         [(of, it.failed) for of, it in pairs],
     )
     refusals = [
-        ((*of, ("reason", reason)), count)
-        for of, it in pairs
-        for reason, count in zip(REASONS, it.refused, strict=True)
+        ((*of, ("reason", reason)), count) for of, it in pairs for reason, count in it.refused
     ]
     _add(lines, "refused_total", "counter", "Connections refused by a limit.", refusals)
     _add(lines, "runs_total", "counter", "Periodic runs.", [(of, it.runs) for of, it in jobs])

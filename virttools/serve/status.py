@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from virttools.serve.admission import REASONS
-
 HEADING = ("service", "domain", "listens on", "live", "served", "failed", "refused")
 PERIODIC_HEADING = ("command", "domain", "every", "runs", "failed", "state")
 
@@ -14,7 +12,7 @@ PERIODIC_HEADING = ("command", "domain", "every", "runs", "failed", "state")
 class Served:
     """One service of one domain. live: connections now; the others: since the server started.
 
-    failed: programs that could not be started; refused: by reason, in the order of admission.REASONS.
+    failed: programs that could not be started; refused: how often for each reason.
     """
 
     service: str
@@ -23,7 +21,7 @@ class Served:
     live: int = 0
     served: int = 0
     failed: int = 0
-    refused: tuple[int, ...] = (0,) * len(REASONS)
+    refused: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +62,7 @@ class Status:
         """For JSON: every number by name, refusals by their reason."""
         whole = asdict(self)
         for one, row in zip(self.served, whole["served"], strict=True):
-            row["refused"] = dict(zip(REASONS, one.refused, strict=True))
+            row["refused"] = dict(one.refused)
         whole["live"] = self.live()
         return whole
 
@@ -76,12 +74,12 @@ def read(document: dict[str, Any]) -> Status:
         plain["served"] = tuple(_served(row) for row in plain["served"])
         plain["periodic"] = tuple(Periodic(**row) for row in plain["periodic"])
         return Status(**plain)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a status of this version: {error}") from error
 
 
 def _served(row: dict[str, Any]) -> Served:
-    refused = tuple(row["refused"][reason] for reason in REASONS)
+    refused = tuple(row["refused"].items())
     return Served(**{**row, "listens": tuple(row["listens"]), "refused": refused})
 
 
@@ -101,10 +99,10 @@ def rows(status: Status) -> list[tuple[str, ...]]:
     ]
 
 
-def _refusals(refused: Sequence[int]) -> str:
-    """`12`, or with the reasons: `15 per_source=12 cps=3`; 0 where none was."""
-    named = [f"{reason}={count}" for reason, count in zip(REASONS, refused, strict=True) if count]
-    return " ".join([str(sum(refused)), *named])
+def _refusals(refused: Sequence[tuple[str, int]]) -> str:
+    """How many, and for what: `15 per_source=12 cps=3`; 0 where none was."""
+    named = [f"{reason}={count}" for reason, count in refused if count]
+    return " ".join([str(sum(count for _, count in refused)), *named])
 
 
 def periodic_rows(status: Status) -> list[tuple[str, ...]]:
