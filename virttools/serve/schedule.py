@@ -12,15 +12,31 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """A command of a domain, every so many seconds; what: whatever its owner runs it by."""
+    """A command of a domain, every so many seconds; what: whatever its owner runs it by.
 
-    __slots__ = ("domain", "every", "name", "what")
+    last: when it last ran, where that is known; it goes on from there.
+    """
 
-    def __init__(self, domain: str, name: str, every: float, what: object = None) -> None:
+    __slots__ = ("domain", "every", "last", "name", "what")
+
+    def __init__(
+        self,
+        domain: str,
+        name: str,
+        every: float,
+        *,
+        last: float | None = None,
+        what: object = None,
+    ) -> None:
         self.domain = domain
         self.name = name
         self.every = every
+        self.last = last
         self.what = what
+
+    def first(self, now: float) -> float:
+        """When it is due for the first time."""
+        return now + self.phase() if self.last is None else self.last + self.every
 
     def phase(self) -> float:
         """How much of its period a job waits at first: jobs of a thousand domains shall not start at once."""
@@ -46,7 +62,7 @@ class Schedule:
         for key, job in new.items():
             old = self._jobs.get(key)
             if old is None or old.every != job.every:
-                self._due[key] = now + job.phase()
+                self._due[key] = job.first(now)
                 waiting.discard(key)
         self._jobs = new
         self._due = {key: due for key, due in self._due.items() if key in new}
