@@ -182,7 +182,7 @@ def _entry(words: list[str], hosts: str, file: str, line: int, ports: Ports) -> 
     user, group = _owner(owner)
     argv = tuple(words[6:]) or (program.rpartition("/")[2],)
     if program == "internal":
-        is_wait = _internal(name, kind, protocol)
+        is_wait = _internal(name, kind, protocol, argv)
     elif not program.startswith("/"):
         raise ValueError(f"not an absolute path: {program!r}")
     return Entry(
@@ -252,11 +252,15 @@ def _owner(text: str) -> tuple[str, str | None]:
     return user, group or None
 
 
-def _internal(name: str, kind: str, protocol: str) -> bool:
+def _internal(name: str, kind: str, protocol: str, argv: tuple[str, ...]) -> bool:
     if name not in INTERNAL:
         raise ValueError(f"no internal service: {name!r}; there are {', '.join(INTERNAL)}")
     if protocol == "unix":
         raise ValueError("an internal service is no `unix` one")
+    if argv != ("internal",):
+        raise ValueError(
+            "an internal service with arguments; does a line after it begin with a blank?"
+        )
     return kind == Kind.DGRAM
 
 
