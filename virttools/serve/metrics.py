@@ -1,5 +1,6 @@
 """Doer: the server's counters as a Prometheus text file, for the textfile collector of a node exporter."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 
@@ -83,6 +84,8 @@ def write(path: str, status: Status) -> None:
     folder, name = os.path.split(path)
     # a collector takes *.prom, so not what is being written
     beside = os.path.join(folder, f".{name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside)  # of one that was killed while it wrote, with our number
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
