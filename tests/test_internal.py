@@ -12,7 +12,8 @@ SERVICES = ["echo", "discard", "daytime", "time", "chargen"]
 
 
 def started(service: str, connection: socket.socket) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(internal.command(service), stdin=connection, stdout=connection)
+    fd = connection.fileno()
+    return subprocess.Popen(internal.command(service), stdin=fd, stdout=fd)
 
 
 def told(service: str, sent: bytes, most: int = 100_000) -> bytes:
