@@ -30,7 +30,21 @@ EXEC = (
 VIRTUALD = (
     STANDARD
     | ENTER
-    | {"_socket", "virttools.serve", "virttools.serve.routes", "virttools.serve.wrapper"}
+    | {
+        "_socket",
+        "virttools.enter.entrance",
+        "virttools.enter.signals",
+        "virttools.serve",
+        "virttools.serve.connection",
+        "virttools.serve.jail",
+        "virttools.serve.routes",
+        "virttools.serve.start",
+        "virttools.serve.ucspi",
+        "virttools.serve.wrapper",
+        "virttools.tree",
+        "virttools.tree.ground",
+        "virttools.tree.shared",
+    }  # fmt: skip
 )
 
 

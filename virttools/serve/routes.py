@@ -14,7 +14,7 @@ _HINT = "a line is `ADDRESS DIR`, `ADDRESS:PORT DIR`, `NETWORK/BITS DIR` or `def
 class Route:
     """One line: the connections to `port` (0: any) of a network of addresses go to a folder."""
 
-    __slots__ = ("_head", "_shift", "_width", "folder", "is_network", "line", "packed", "port")
+    __slots__ = ("_head", "_width", "folder", "is_network", "line", "packed", "port", "shift")
 
     def __init__(self, packed: bytes, bits: int, port: int, folder: str, line: int) -> None:
         self.packed = packed
@@ -22,21 +22,21 @@ class Route:
         self.folder = folder
         self.line = line
         self._width = len(packed)
-        self._shift = 8 * len(packed) - bits
-        self._head = int.from_bytes(packed, "big") >> self._shift
-        self.is_network = self._shift > 0
+        self.shift = 8 * len(packed) - bits
+        self._head = int.from_bytes(packed, "big") >> self.shift
+        self.is_network = self.shift > 0
 
     def fits(self, packed: bytes, port: int) -> bool:
         """Whether a connection to that address and port takes this route."""
         return (
             len(packed) == self._width
             and self.port in (0, port)
-            and int.from_bytes(packed, "big") >> self._shift == self._head
+            and int.from_bytes(packed, "big") >> self.shift == self._head
         )
 
     def hides(self, later: "Route") -> bool:
         """Whether a later line can never count, since this one takes all that is its own."""
-        return self._shift >= later._shift and self.fits(later.packed, later.port)
+        return self.shift >= later.shift and self.fits(later.packed, later.port)
 
 
 class Routes:
