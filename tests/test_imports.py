@@ -30,21 +30,11 @@ EXEC = (
 VIRTUALD = (
     STANDARD
     | ENTER
-    | {
-        "_socket",
-        "virttools.enter.entrance",
-        "virttools.enter.signals",
-        "virttools.serve",
-        "virttools.serve.connection",
-        "virttools.serve.jail",
-        "virttools.serve.routes",
-        "virttools.serve.start",
-        "virttools.serve.ucspi",
-        "virttools.serve.wrapper",
-        "virttools.tree",
-        "virttools.tree.ground",
-        "virttools.tree.shared",
-    }  # fmt: skip
+    | {"_socket", "errno", "virttools.enter.entrance", "virttools.enter.signals"}
+    | {"virttools.tree", "virttools.tree.ground", "virttools.tree.shared"}
+    | {"virttools.serve", "virttools.serve.become", "virttools.serve.connection"}
+    | {"virttools.serve.jail", "virttools.serve.routes", "virttools.serve.ucspi"}
+    | {"virttools.serve.wrapper"}
 )
 
 
