@@ -24,9 +24,9 @@ MODULES = {
         manifest.positions manifest.schema manifest.text
         host.facts host.scripts
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
-        tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.skeleton
-        enter.accounts enter.environment enter.listing enter.matching enter.options
-        serve.admission serve.messages serve.proxyprotocol serve.routes serve.schedule serve.status
+        tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
+        enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
+        serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.ucspi serve.schedule serve.status
     """,
     "reader": """
         settings
@@ -44,8 +44,11 @@ MODULES = {
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
         tree.remove tree.root scrub.search tree.spread tree.staging tree.steps tree.store
         enter.choose enter.drawn enter.execute enter.history enter.links enter.many enter.picker enter.reports
-        serve.metrics serve.notify
-        serve.wrapper
+        serve.internal serve.metrics serve.notify serve.proxied
+        enter.signals
+        serve.become serve.connection serve.jail serve.wrapper
+        serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.spawner
+        serve.supervisor serve.worker
     """,
     "composer": "domains",
     "top": "cli dispatch __main__",

@@ -51,7 +51,7 @@ def _read_words(words: list[str]) -> Call:
         elif word not in ("-v", "--verbose", "-q", "--quiet", "--no-color"):
             break
         position += 1
-    if words[position : position + 1] in (["exec"], ["virtuald"]):
+    if words[position : position + 1] in (["exec"], ["virtuald"], ["serve"]):
         call.command = words[position]
         call.words = words[position + 1 :]
     return call
@@ -89,6 +89,10 @@ def _serve(call: Call) -> int:
         from virttools.serve import wrapper
 
         return wrapper.main(call.words)
+    if call.command == "serve":
+        from virttools.cli import serve
+
+        return serve.main(call.words, root=call.root, as_json=call.is_json)
     if call.command == "cli":
         return _serve_cli(call)
     from virttools.enter import options

@@ -39,6 +39,7 @@ _SYS_fsmount = 432
 _SYS_mount_setattr = 442
 
 # include/uapi/linux/sched.h
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
@@ -158,6 +159,12 @@ def auxiliary_text(kind: int) -> str:
 def unshare(flags: int) -> None:
     """Leave the caller's namespaces for new ones (unshare(2)); CLONE_NEWPID is about its children."""
     if _libc.unshare(flags) < 0:
+        _fail()
+
+
+def setns(fd: int, kind: int) -> None:
+    """Have the calling thread join the namespace that fd is of, of that CLONE_NEW* kind (setns(2))."""
+    if _libc.setns(fd, kind) < 0:
         _fail()
 
 
