@@ -81,10 +81,11 @@ def serving(
 ) -> Iterator[Server]:
     """Run `virt serve` for a root until the block ends."""
     log = folder / f"serve-{time.monotonic_ns()}.log"
+    wrapper = options.pop("wrapper", [])
     env = {"PATH": os.environ["PATH"], "VIRT_ROOT": str(root), **options.pop("env", {})}
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [VIRT, "serve", "--log", "stderr", "--drain", "5", *words],
+            [*wrapper, VIRT, "serve", "--log", "stderr", "--drain", "5", *words],
             env=env,
             stdin=subprocess.DEVNULL,
             stderr=stream,

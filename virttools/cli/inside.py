@@ -1,4 +1,4 @@
-"""`virt exec`, `virt virtuald` and `virt serve` as `virt --help` lists them; dispatch serves them before typer is loaded."""
+"""What dispatch serves before typer is loaded, as `virt --help` lists it: exec, virtuald, serve."""
 
 from typing import Annotated
 
