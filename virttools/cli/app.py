@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from virttools import __version__, settings
-from virttools.cli import create, domains, inside, libs, links, manifest, profile, scrub
+from virttools.cli import create, domains, inside, libs, links, manifest, profile, scrub, services
 from virttools.cli.output import Output, failure
 from virttools.errors import UsageError, VirtError
 
@@ -55,7 +55,7 @@ def virt(
     )
 
 
-for module in (create, domains, inside, libs, links, scrub):
+for module in (create, domains, inside, libs, links, scrub, services):
     module.register(app)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(profile.app, name="profile")
@@ -105,5 +105,5 @@ def _leading_options(argv: list[str]) -> list[str]:
 
 def _command(argv: list[str]) -> str:
     rest = argv[len(_leading_options(argv)) :]
-    nested = rest[:1] in (["manifest"], ["profile"]) and rest[1:2] and rest[1][0] != "-"
+    nested = rest[:1] in (["manifest"], ["profile"], ["services"]) and rest[1:2] and rest[1][0] != "-"
     return " ".join(rest[: 2 if nested else 1])
