@@ -19,8 +19,10 @@ PER_SOURCE = "per_source"
 CPS = "cps"
 ADDRESS = "address"
 TIME = "time"
-REASONS = (INSTANCES, PER_SOURCE, CPS, ADDRESS, TIME)
-"""Why a connection is refused: the limit's name, or `address` (only_from, no_access), `time` (access_times)."""
+PROXY = "proxy"
+REASONS = (INSTANCES, PER_SOURCE, CPS, ADDRESS, TIME, PROXY)
+"""Why a connection is refused: the limit's name, `address` (only_from, no_access), `time` (access_times), or
+`proxy`: one of proxy_protocol sent no good header in time."""
 
 
 class Networks:

@@ -13,6 +13,7 @@ _XINETD = {
     "cps": "cps_limit",
     "address": "address",
     "time": "time",
+    "proxy": "proxy_header",
 }
 
 

@@ -12,14 +12,26 @@ MOST = 1024
 
 
 class Pending:
-    """A connection, whatever its owner needs to go on with it, and what has come of its header."""
+    """A connection to the target at that position of the board, and what has come of its header.
 
-    __slots__ = ("_data", "connection", "deadline", "what")
+    local and remote: its ends as the socket has them; the header may name others.
+    """
 
-    def __init__(self, connection: _socket.socket, what: object, deadline: float) -> None:
+    __slots__ = ("_data", "connection", "deadline", "local", "position", "remote")
+
+    def __init__(
+        self,
+        connection: _socket.socket,
+        position: int,
+        local: tuple[str, int],
+        remote: tuple[str, int],
+        now: float,
+    ) -> None:
         self.connection = connection
-        self.what = what
-        self.deadline = deadline
+        self.position = position
+        self.local = local
+        self.remote = remote
+        self.deadline = now + SECONDS
         self._data = b""
 
     def read(self) -> Header | None:
@@ -51,12 +63,11 @@ class Pendings:
     def __contains__(self, fd: int) -> bool:
         return fd in self._all
 
-    def add(self, connection: _socket.socket, what: object, now: float) -> Pending:
+    def add(self, one: Pending) -> None:
         """Wait for a connection's header. Raises ProxyError where too many wait."""
         if len(self._all) >= MOST:
             raise ProxyError(f"more than {MOST} connections wait for their PROXY header")
-        one = self._all[connection.fileno()] = Pending(connection, what, now + SECONDS)
-        return one
+        self._all[one.connection.fileno()] = one
 
     def get(self, fd: int) -> Pending:
         return self._all[fd]

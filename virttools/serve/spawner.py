@@ -13,12 +13,14 @@ from heapq import heappop, heappush
 
 from virttools import linux
 from virttools.serve import jail, launch, ledger, messages, worker
-from virttools.serve.admission import Bursts, Gate, Limits
+from virttools.serve.admission import PROXY, Bursts, Gate, Limits, Networks
 from virttools.serve.board import Board, Endpoint, Finder, Target
 from virttools.serve.journal import ERROR, INFO, NOTICE, WARNING, Journal
 from virttools.serve.ledger import Ledger
 from virttools.serve.live import Connection
 from virttools.serve.namespaces import Home, Way
+from virttools.serve.proxied import Pending, Pendings
+from virttools.serve.proxyprotocol import ProxyError
 from virttools.serve.schedule import Job, Schedule
 
 TYPE_CHECKING = False
@@ -111,6 +113,12 @@ class _Spawner:
         self._starts: dict[int, list[float]] = {}
         gates = ((at, Gate(target.limits)) for at, target in enumerate(self._targets))
         self._gates = {at: gate for at, gate in gates if not gate.is_open}
+        self._pendings = Pendings()
+        self._proxies = {
+            at: Networks(target.proxies)
+            for at, target in enumerate(self._targets)
+            if target.proxies
+        }
         self._listeners = {
             socket.fileno(): (endpoint, socket, Finder(endpoint))
             for endpoint, socket in work.sockets
@@ -385,21 +393,39 @@ class _Spawner:
             self._epoll.unregister(fd)
             while not endpoint.is_wait and self._accept(fd):
                 pass
+        while len(self._pendings):
+            for fd, _ in self._epoll.poll(self._until_due()):
+                if fd in self._pendings:
+                    self._read_header(self._pendings.get(fd))
+                else:
+                    self._epoll.unregister(fd)  # told to stop, which we do
+            self._refuse_late()
 
     def _serve_ready(self) -> bool:
         """Serve what is ready, or due; False where it is time to stop."""
-        due = None if self._is_draining else self._schedule.next_due()
         is_open = True
-        for fd, _ in self._epoll.poll(None if due is None else max(0.0, due - _now())):
+        for fd, _ in self._epoll.poll(self._until_due()):
             if fd == self._stop_fd:
                 is_open = _STOP not in os.read(fd, 4096)
+            elif fd in self._pendings:
+                self._read_header(self._pendings.get(fd))
             elif self._listeners[fd][0].is_wait:
                 self._serve_wait(fd)
             else:
                 self._accept(fd)
+        self._refuse_late()
         if is_open and self._work.runs_jobs:
             self._run_jobs()
         return is_open
+
+    def _until_due(self) -> float | None:
+        """Seconds until a command or the patience with a proxy is due; None: nothing is."""
+        due = None if self._is_draining else self._schedule.next_due()
+        late = self._pendings.due()
+        waits = [] if due is None else [due - _now()]
+        if late is not None:
+            waits.append(late - time.monotonic())
+        return max(0.0, min(waits)) if waits else None
 
     def _accept(self, fd: int) -> bool:
         """Serve one connection; whether there was one."""
@@ -438,7 +464,20 @@ class _Spawner:
                 self._ledger.unlock()
                 self._tell_refusal(None, f"{_ROUTE} {local}", source, now)
             return
-        target = self._targets[position]
+        trusted = self._proxies.get(position)
+        if trusted is not None and trusted.has(source):
+            self._await_header(connection, position, (local, endpoint.port), (source, peer[1]))
+            return
+        self._admit(connection, position, (local, endpoint.port), (source, peer[1]))
+
+    def _admit(
+        self,
+        connection: _socket.socket,
+        position: int,
+        local: tuple[str, int],
+        remote: tuple[str, int],
+    ) -> None:
+        target, source, now = self._targets[position], remote[0], time.monotonic()
         gate = self._gates.get(position)
         reason = None if gate is None else gate.refusal(source)
         with self._lock:
@@ -462,12 +501,66 @@ class _Spawner:
             env = {
                 **target.env,
                 b"PROTO": b"TCP",
-                b"TCPLOCALIP": local.encode(),
-                b"TCPLOCALPORT": b"%d" % endpoint.port,
+                b"TCPLOCALIP": local[0].encode(),
+                b"TCPLOCALPORT": b"%d" % local[1],
                 b"TCPREMOTEIP": source.encode(),
-                b"TCPREMOTEPORT": b"%d" % peer[1],
+                b"TCPREMOTEPORT": b"%d" % remote[1],
             }
             self._begin(one, env, connection.fileno())
+
+    # ---- proxies, whose header is waited for beside all else
+
+    def _await_header(
+        self,
+        connection: _socket.socket,
+        position: int,
+        local: tuple[str, int],
+        remote: tuple[str, int],
+    ) -> None:
+        fd = _socket.dup(connection.fileno())
+        own = _socket.socket(connection.family, _socket.SOCK_STREAM, 0, fd)
+        one = Pending(own, position, local, remote, time.monotonic())
+        try:
+            self._pendings.add(one)
+        except ProxyError:
+            self._refuse_header(one)
+            return
+        self._epoll.register(fd, select.EPOLLIN)
+        self._read_header(one)
+
+    def _read_header(self, one: Pending) -> None:
+        try:
+            header = one.read()
+        except ProxyError:
+            self._pendings.remove(one)
+            self._refuse_header(one)
+            return
+        if header is None:
+            return
+        self._pendings.remove(one)
+        self._epoll.unregister(one.connection.fileno())
+        try:
+            self._admit(
+                one.connection,
+                one.position,
+                header.destination or one.local,
+                header.source or one.remote,
+            )
+        finally:
+            one.connection.close()
+
+    def _refuse_late(self) -> None:
+        for one in self._pendings.expired(time.monotonic()) if len(self._pendings) else ():
+            self._refuse_header(one)
+
+    def _refuse_header(self, one: Pending) -> None:
+        one.connection.close()
+        with self._lock:
+            self._ledger.lock()
+            self._ledger.refuse(self._work.rows[one.position], PROXY)
+            self._ledger.unlock()
+            target = self._targets[one.position]
+            self._tell_refusal(target, PROXY, one.remote[0], time.monotonic())
 
     def _begin(self, one: Connection, env: dict[bytes, bytes], fd: int) -> None:
         """Start the program of a connection that was counted in; the lock is held."""
