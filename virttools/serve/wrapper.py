@@ -35,7 +35,7 @@ Under inetd: run PROGRAM inside the tree that CONF names for the connection's lo
 A line of CONF is `ADDRESS DIR`, `ADDRESS:PORT DIR`, `NETWORK/BITS DIR` or `default DIR`; the first
 that fits counts. Messages go to syslog (daemon), never to the client.
 
-  -v               log each connection
+  -v, --verbose    log each connection
   -u, --user USER  become a user of the tree; else the ids stay what inetd made them
   --chroot         enter by chroot(2) alone, which root inside can leave
   --check          read CONF, look at its trees, and report every fault
