@@ -7,9 +7,10 @@ SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 3
 
 
 def launch(path: bytes, argv: tuple[bytes, ...], env: dict[bytes, bytes], fd: int) -> int:
-    """Start it with default signals, none blocked, and as leader of a session; its pid.
+    """Start it with default signals, none blocked, as leader of a process group; its pid.
 
-    The caller waits until the program has been executed. Raises OSError.
+    Of a group, in a session that has no terminal: a session each would be a scheduling group each
+    (sched(7), autogroup), and those cost more than the program. Raises OSError.
     """
     return os.posix_spawn(
         path,
@@ -20,7 +21,7 @@ def launch(path: bytes, argv: tuple[bytes, ...], env: dict[bytes, bytes], fd: in
             (os.POSIX_SPAWN_DUP2, fd, 1),
             (os.POSIX_SPAWN_DUP2, fd, 2),
         ),
-        setsid=True,
+        setpgroup=0,
         setsigdef=SIGNALS,
         setsigmask=(),
     )

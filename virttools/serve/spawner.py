@@ -83,6 +83,7 @@ def run(work: Work) -> "NoReturn":
     status = 70
     try:
         os.umask(0o022)
+        os.setsid()
         linux.hide_memory()
         jail.confine()
         _Spawner(work).run()
