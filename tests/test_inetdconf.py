@@ -219,6 +219,44 @@ def test_any_text_gives_entries_or_problems_with_lines(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("start", "label"),
+    [
+        ("ftp stream tcp", "ftp"),
+        ("echo dgram udp", "echo/udp"),
+        ("ftp stream tcp6", "ftp/tcp6"),
+        ("10.0.0.1,10.0.0.2:ftp stream tcp", "10.0.0.1,10.0.0.2:ftp"),
+    ],
+)
+def test_each_line_has_a_name_of_its_own(start: str, label: str) -> None:
+    """Counters of two lines must not be one."""
+    [entry] = parse(f"{start} wait root /bin/cat cat\n")
+    assert entry.label == label
+
+
+def test_sockets_are_made_as_the_line_says() -> None:
+    """Buffer sizes, and one socket for both families where that is asked."""
+    [entry] = parse("ftp stream tcp46,sndbuf=4k,rcvbuf=8192 nowait root /bin/cat cat\n")
+    [bind] = inetdconf.binds(entry)
+    told = inetdconf.socket_options(entry, bind)
+    assert told == (
+        (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0),
+        (socket.SOL_SOCKET, socket.SO_SNDBUF, 4096),
+        (socket.SOL_SOCKET, socket.SO_RCVBUF, 8192),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, False), ("# none\n\n", False), ("ALL: PARANOID\n", True)]
+)
+def test_tcpd_is_asked_where_it_has_rules(tmp_path: Path, text: str | None, expected: bool) -> None:  # noqa: FBT001
+    """Serving its lines directly must not open what hosts.deny closes."""
+    file = tmp_path / "hosts.deny"
+    if text is not None:
+        file.write_text(text)
+    assert inetdconf.has_host_rules((str(tmp_path / "hosts.allow"), str(file))) is expected
+
+
 # The real inetd, in a network of its own: what it adds is what it serves.
 
 Line = tuple[str, str, bool, int, str, str, str]

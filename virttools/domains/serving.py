@@ -4,14 +4,14 @@ import json
 import os
 import resource
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from virttools.enter import accounts, environment, inside, program
 from virttools.enter.accounts import Account
 from virttools.errors import ConfigError, VirtError
 from virttools.manifest.load import reload
 from virttools.manifest.model import Layer, Manifest, Service
-from virttools.serve import admission, inetdconf, routes
+from virttools.serve import admission, inetdconf, internal, routes
 from virttools.serve.board import Board, Endpoint, Ids, Place, Target
 from virttools.serve.routes import Routes
 from virttools.tree.root import open_root, record_file
@@ -221,14 +221,18 @@ def inetd(path: str, *, allow_host: bool) -> Board:
     Raises ConfigError with every wrong line, of it and of the routes it names.
     """
     drawing = _Drawing()
+    is_tcpd_asked = inetdconf.has_host_rules()
     for entry in inetdconf.load(path):
         where = f"{entry.file}:{entry.line}"
-        if entry.is_internal or entry.port is None:
+        if entry.port is None:
             drawing.notes.append(f"{where}: {entry.name} is not served: it needs inetd itself")
-        elif entry.virtuald is not None and not entry.is_wait:
-            _draw_routed(drawing, entry, entry.virtuald, allow_host=allow_host)
-        else:
+        elif entry.is_internal:
+            command = internal.command(entry.name)
+            _draw_plain(drawing, replace(entry, program=command[0], argv=command))
+        elif entry.virtuald is None or entry.is_wait or (entry.is_tcpd and is_tcpd_asked):
             _draw_plain(drawing, entry)
+        else:
+            _draw_routed(drawing, entry, entry.virtuald, allow_host=allow_host)
     return drawing.board()
 
 
@@ -249,7 +253,14 @@ def _draw_routed(
         except (OSError, VirtError) as error:
             drawing.notes.append(f"{asked.conf}: {folder} is not served: {error}")
     for bind in inetdconf.binds(entry):
-        endpoint = Endpoint("tcp", bind.address, entry.port or 0, routes=table, folders=folders)
+        endpoint = Endpoint(
+            "tcp",
+            bind.address,
+            entry.port or 0,
+            routes=table,
+            folders=folders,
+            options=inetdconf.socket_options(entry, bind),
+        )
         drawing.endpoints[endpoint.key()] = endpoint
 
 
@@ -281,7 +292,7 @@ def _routed(entry: inetdconf.Entry, asked: inetdconf.Virtuald, folder: str) -> T
         if entry.user != "root":
             account, ids = _host_account(entry)
         return Target(
-            entry.name,
+            entry.label,
             tree.place,
             path=_program(tree, asked.argv[0]),
             argv=tuple(os.fsencode(word) for word in asked.argv),
@@ -303,6 +314,7 @@ def _draw_plain(drawing: _Drawing, entry: inetdconf.Entry) -> None:
             entry.port or 0,
             is_wait=entry.is_wait,
             default=position,
+            options=inetdconf.socket_options(entry, bind),
         )
         drawing.endpoints[endpoint.key()] = endpoint
 
@@ -310,7 +322,7 @@ def _draw_plain(drawing: _Drawing, entry: inetdconf.Entry) -> None:
 def _host_target(entry: inetdconf.Entry, path: str, argv: Sequence[str]) -> Target:
     account, ids = _host_account(entry)
     return Target(
-        entry.name,
+        entry.label,
         Place("", "/", isolation="none"),
         path=os.fsencode(path),
         argv=tuple(os.fsencode(word) for word in argv),

@@ -106,11 +106,12 @@ class Endpoint:
 
     kind "tcp" or "udp"; address "0.0.0.0" or "::" for any; is_wait: the program of the target
     `default` gets the listening socket itself. routes: asked for an address that targets lacks;
-    folders: the targets by what it answers.
+    folders: the targets by what it answers. options: of setsockopt(2), set before it listens.
     """
 
     __slots__ = (
-        "address", "backlog", "default", "folders", "is_wait", "kind", "port", "routes", "targets",
+        "address", "backlog", "default", "folders", "is_wait", "kind", "options", "port", "routes",
+        "targets",
     )  # fmt: skip
 
     def __init__(
@@ -125,7 +126,9 @@ class Endpoint:
         routes: Routes | None = None,
         folders: dict[str, int] | None = None,
         default: int | None = None,
+        options: tuple[tuple[int, int, int], ...] = (),
     ) -> None:
+        self.options = options
         self.kind = kind
         self.address = address
         self.port = port

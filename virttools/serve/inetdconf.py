@@ -1,5 +1,6 @@
 """Reads /etc/inetd.conf as openbsd-inetd does (inetd(8)), and what it guesses at or skips, refuses by file and line."""
 
+import os
 import socket
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,6 +9,7 @@ from virttools.errors import ConfigError, Problem
 from virttools.serve.routes import pack
 
 SERVICES = "/etc/services"
+HOST_RULES = ("/etc/hosts.allow", "/etc/hosts.deny")
 INTERNAL = ("echo", "discard", "daytime", "time", "chargen")
 DEFAULT_MAX = 256
 """Starts a minute before openbsd-inetd stops a service, where its line says no `.max`."""
@@ -78,6 +80,12 @@ class Entry:
     @property
     def is_internal(self) -> bool:
         return self.program == "internal"
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other lines: `ftp`, `echo/udp`, `127.0.0.1:ftp`, `ftp/tcp6`."""
+        told = self.name if self.protocol == "tcp" else f"{self.name}/{self.protocol}"
+        return told if self.hosts == ("*",) else f"{','.join(self.hosts)}:{told}"
 
 
 Ports = dict[tuple[str, str], int]
@@ -334,6 +342,30 @@ def binds(entry: Entry) -> tuple[Bind, ...]:
             Bind(family, address, entry.protocol.endswith("46")) for family, address in addresses
         ]
     return tuple(dict.fromkeys(found))
+
+
+def socket_options(entry: Entry, bind: Bind) -> tuple[tuple[int, int, int], ...]:
+    """What setsockopt(2) is told before the socket listens."""
+    options = [(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)] if bind.is_mapped else []
+    if entry.sndbuf:
+        options.append((socket.SOL_SOCKET, socket.SO_SNDBUF, entry.sndbuf))
+    if entry.rcvbuf:
+        options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, entry.rcvbuf))
+    return tuple(options)
+
+
+def has_host_rules(files: tuple[str, ...] = HOST_RULES) -> bool:
+    """Whether tcpd would ask anything: a file of hosts_access(5) has a line, or cannot be read."""
+    for file in files:
+        try:
+            text = _read(file)
+        except ConfigError:
+            if os.path.lexists(file):
+                return True
+            continue
+        if any(line.strip() and not line.startswith("#") for line in text.splitlines()):
+            return True
+    return False
 
 
 def _look_up(

@@ -26,6 +26,8 @@ def listen(endpoint: Endpoint) -> _socket.socket:
         else:
             # An address may come up after the server (ip(7)).
             found.setsockopt(_socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        for option in endpoint.options:
+            found.setsockopt(*option)
         found.bind((endpoint.address, endpoint.port))
         if endpoint.kind == "tcp":
             found.listen(endpoint.backlog)
