@@ -168,6 +168,15 @@ def setns(fd: int, kind: int) -> None:
         _fail()
 
 
+def signalfd(*numbers: int) -> int:
+    """A descriptor to read those signals from, which are to be blocked (signalfd(2)); never waits."""
+    mask = sum(1 << (number - 1) for number in numbers).to_bytes(128, "little")  # a sigset_t
+    fd: int = _libc.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        _fail()
+    return fd
+
+
 def sethostname(name: bytes) -> None:
     """Set the host name of this uts namespace, at most 64 bytes (sethostname(2))."""
     if _libc.sethostname(name, len(name)) < 0:

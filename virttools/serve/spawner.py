@@ -137,11 +137,14 @@ class _Spawner:
     # ---- the thread that reaps, logs and hears the supervisor
 
     def run(self) -> None:
-        _signal.set_wakeup_fd(self._wake_write_fd, warn_on_full_buffer=False)
-        _signal.signal(_signal.SIGCHLD, _nothing)
+        # A handler would run, and interrupt the sleep of _hear, for each program that ends.
+        _signal.set_wakeup_fd(-1)
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
+        self._ended_fd = linux.signalfd(_signal.SIGCHLD)
         _thread.start_new_thread(self._accept_all, ())
         self._poll = select.poll()
         self._poll.register(self._wake_fd, select.POLLIN)
+        self._poll.register(self._ended_fd, select.POLLIN)
         self._poll.register(self._work.control.fileno(), select.POLLIN)
         while not self._is_over():
             ready = [fd for fd, _ in self._poll.poll(self._patience())]
@@ -175,11 +178,13 @@ class _Spawner:
         return max(0, int((min(due) - time.monotonic()) * 1000) + 1) if due else None
 
     def _hear(self, fd: int) -> None:
-        if fd == self._wake_fd:
+        if fd == self._ended_fd:
             # Ends come in crowds: one look for many costs less than one look for each.
             time.sleep(_COALESCE)
-            os.read(fd, 65536)
+            os.read(fd, 1024)
             self._reap()
+        elif fd == self._wake_fd:
+            os.read(fd, 65536)
         elif fd == self._work.control.fileno():
             self._obey(self._work.control.recv(64))
         else:
@@ -732,7 +737,3 @@ def _send(connection: _socket.socket, text: bytes) -> None:
         connection.send(text, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
     except OSError:
         return  # it will read the end of the connection instead
-
-
-def _nothing(*_: object) -> None:
-    """Let SIGCHLD write to the wake-up descriptor."""

@@ -111,7 +111,8 @@ class Supervisor:
             self._take_passed()
             self._control = self._open_control()
         self._poll.register(self._wake_fd, select.POLLIN)
-        self._poll.register(self._control.fileno(), select.POLLIN)
+        if self._settings.control:
+            self._poll.register(self._control.fileno(), select.POLLIN)
         self._load()
         self._notifier.ready(self._summary())
         self._journal.write(INFO, f"ready: {self._summary()}")
