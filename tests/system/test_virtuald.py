@@ -37,7 +37,9 @@ def hostname(root: Path) -> list[str]:
     return [str(root / "conf.ftp"), "cat", "/etc/hostname"]
 
 
-def answer(words: list[str], address: str = "127.0.10.1", listen: str = "") -> tuple[str, int]:
+def answer(
+    words: list[str], address: str = "127.0.10.1", listen: str = "", program: Path = VIRTUALD
+) -> tuple[str, int]:
     """What a client reads from one connection to address, and the status of its virtuald."""
     family = socket.AF_INET6 if ":" in (listen or address) else socket.AF_INET
     with socket.socket(family) as listener:
@@ -50,7 +52,7 @@ def answer(words: list[str], address: str = "127.0.10.1", listen: str = "") -> t
             with served:
                 fd = served.fileno()
                 started = subprocess.Popen(
-                    [str(VIRTUALD), *words],
+                    [str(program), *words],
                     stdin=fd,
                     stdout=fd,
                     stderr=fd,
