@@ -175,7 +175,14 @@ def _end(place: tuple[str, int] | None) -> str:
 
 
 def _environment(account: accounts.Account | None, found: Connection) -> dict[bytes, bytes]:
-    env = environment.build(dict(os.environb), account or accounts.root(b"", b""), [])
+    environ = dict(os.environb)
+    if environment.is_coerced(environ):
+        try:
+            with open("/proc/self/environ", "rb", buffering=0) as file:
+                environ = environment.given(environ, file.read())
+        except OSError:
+            del environ[b"LC_CTYPE"]
+    env = environment.build(environ, account or accounts.root(b"", b""), [])
     env.update(ucspi.variables(found.protocol, found.local, found.remote))
     return env
 
