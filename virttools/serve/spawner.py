@@ -112,8 +112,7 @@ class _Spawner:
         self._deadlines: list[tuple[float, int, Connection]] = []
         self._rearm: list[tuple[float, int]] = []
         self._starts: dict[int, list[float]] = {}
-        gates = ((at, Gate(target.limits)) for at, target in enumerate(self._targets))
-        self._gates = {at: gate for at, gate in gates if not gate.is_open}
+        self._gates = _gates(self._targets)
         self._pendings = Pendings()
         self._proxies = {
             at: Networks(target.proxies)
@@ -726,6 +725,18 @@ class _Spawner:
             self._work.control.send(word, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
         except OSError:
             return  # the supervisor is gone or busy
+
+
+def _gates(targets: tuple[Target, ...]) -> dict[int, Gate]:
+    """The gates of the targets that have one; a thousand domains often share theirs."""
+    made: dict[object, Gate] = {}
+    found = {}
+    for position, target in enumerate(targets):
+        limits = target.limits
+        key = (limits.only_from, limits.no_access, limits.access_times)
+        if any(key):
+            found[position] = made[key] = made.get(key) or Gate(limits)
+    return found
 
 
 def _now() -> float:

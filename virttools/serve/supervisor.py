@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STATE = "VIRT_SERVESTATE"
+_REPLACE = 0  # no signal: a spawner has died
 _READY_SECONDS = 30.0
 _RESTART_SECONDS = 1.0
 _STALE_SECONDS = 5.0
@@ -117,7 +118,7 @@ class Supervisor:
         self._notifier.ready(self._summary())
         self._journal.write(INFO, f"ready: {self._summary()}")
         while True:
-            self._wait(None)
+            self._wait(0.0 if self._asked else None)
             for number in self._take_asked():
                 if number in (_signal.SIGTERM, _signal.SIGINT):
                     return self._end()
@@ -125,6 +126,8 @@ class Supervisor:
                     self.reload()
                 elif number == _signal.SIGUSR2:
                     self._hand_over()
+                elif number == _REPLACE:
+                    self._replace()
 
     def _take_asked(self) -> list[int]:
         asked, self._asked = self._asked, []
@@ -341,16 +344,17 @@ class Supervisor:
                 continue
             self._forget(child)
             if not child.is_draining:
-                self._replace(os.waitstatus_to_exitcode(status))
+                status = os.waitstatus_to_exitcode(status)
+                self._journal.write(ERROR, f"a spawner ended with status {status}: starting anew")
+                self._asked.append(_REPLACE)
 
     def _forget(self, child: Child) -> None:
         if not child.is_silent:
             self._poll.unregister(child.control.fileno())
         child.control.close()
 
-    def _replace(self, status: int) -> None:
+    def _replace(self) -> None:
         """A spawner died, and its pid namespace with it: what it counted as live is no more."""
-        self._journal.write(ERROR, f"a spawner ended with status {status}: starting anew")
         time.sleep(_RESTART_SECONDS)
         fresh = Ledger()
         for number in self._rows.numbers.values():
