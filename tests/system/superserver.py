@@ -93,10 +93,10 @@ def running(virtual: Path, folder: Path, *command: str) -> Iterator[Host]:
     if not (added / "virtuald").is_symlink():
         (added / "virtuald").symlink_to(REPOSITORY / "bin" / "virtuald")
     # unshare and sh become chroot, and that becomes the server: one pid for all
-    words = ["unshare", "--mount", "--net", "sh", "-c", _HOST, "sh", virtual, added, *command]
+    words = ["unshare", "--mount", "--net", "sh", "-c", _HOST, "sh", str(virtual), str(added)]
     with (folder / "server.err").open("w") as errors:
         server = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+            [*words, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
         )
     try:
         _wait_for_network(server)

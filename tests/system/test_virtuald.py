@@ -284,7 +284,15 @@ def test_who_is_not_root_is_told_so(spied: Path) -> None:
         served, _ = listener.accept()
         with served:
             done = subprocess.run(
-                ["/usr/bin/python3", "-I", "-S", MAIN, "virtuald", spied / "conf", "/bin/spy"],
+                [
+                    "/usr/bin/python3",
+                    "-I",
+                    "-S",
+                    str(MAIN),
+                    "virtuald",
+                    str(spied / "conf"),
+                    "/bin/spy",
+                ],
                 stdin=served,
                 stdout=served,
                 stderr=subprocess.PIPE,
@@ -327,9 +335,9 @@ def test_the_host_is_served_where_that_is_allowed(spied: Path) -> None:
         "print(answer([sys.argv[2], '/bin/uname', '-n'], '127.0.10.9'))\n"
     )
     script = 'mount --bind "$0" /etc && exec "$@"'
-    command = [sys.executable, "-c", code, REPOSITORY, spied / "conf.host"]
+    command = [sys.executable, "-c", code, str(REPOSITORY), str(spied / "conf.host")]
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, settings, *command],
+        ["unshare", "-m", "sh", "-c", script, str(settings), *command],
         capture_output=True,
         text=True,
         check=True,
@@ -345,7 +353,9 @@ def datagram(words: list[str], address: str) -> tuple[int, int]:
     ):
         served.bind((address, 0))
         client.sendto(b"hello", ("127.0.10.1", served.getsockname()[1]))
-        done = subprocess.run([VIRTUALD, *words], stdin=served, check=False, capture_output=True)
+        done = subprocess.run(
+            [str(VIRTUALD), *words], stdin=served, check=False, capture_output=True
+        )
         served.setblocking(False)
         try:
             served.recv(100)
@@ -369,3 +379,66 @@ def test_a_refused_datagram_does_not_come_back(spied: Path, tmp_path: Path) -> N
         datagram([str(both), spy], "127.0.10.1"),
         datagram([str(both), spy], "0.0.0.0"),
     ] == [(0, 1), (0, 1), (68, 0), (68, 0), (0, 1), (78, 0)]
+
+
+def test_a_program_that_waits_is_given_the_listener(spied: Path) -> None:
+    """With `wait` of tcp the route is that of the listening address; a refused client is let go."""
+    for conf, expected in (
+        (spied / "conf", (0, "TCPLOCALIP=127.0.10.1\n")),
+        (spied / "gone", (78, "")),
+    ):
+        with (
+            socket.create_server(("127.0.10.1", 0)) as listener,
+            socket.create_connection(listener.getsockname()) as client,
+        ):
+            done = subprocess.run(
+                [str(VIRTUALD), str(conf), "/bin/spy"],
+                stdin=listener,
+                check=False,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == expected[0]
+            assert expected[1] in done.stdout
+            assert "REMOTE" not in done.stdout
+            client.settimeout(30)
+            if expected[0]:
+                assert client.recv(10) == b""
+
+
+def test_connections_are_logged_only_on_request(spied: Path) -> None:
+    """Nothing is said of what goes well, but with -v; standard error is no client's here."""
+    with socket.create_server(("127.0.10.1", 0)) as listener:
+        for words, expected in (
+            ([], ""),
+            (["-v"], r"virtuald: connection from 127\.0\.0\.1:\d+ to "),
+        ):
+            with socket.create_connection(listener.getsockname()):
+                served, _ = listener.accept()
+                with served:
+                    done = subprocess.run(
+                        [str(VIRTUALD), *words, str(spied / "conf"), "/bin/spy"],
+                        stdin=served,
+                        stdout=served,
+                        stderr=subprocess.PIPE,
+                        text=True,
+                        check=True,
+                    )
+            assert re.match(expected, done.stderr)
+            assert bool(done.stderr) == bool(words)
+
+
+def test_a_bug_of_ours_is_no_answer_to_a_client(spied: Path, tmp_path: Path) -> None:
+    """Where even loading fails, the client's connection closes in silence: 70."""
+    package = tmp_path / "virttools"
+    package.mkdir()
+    for path in (REPOSITORY / "virttools").glob("*.py"):
+        (package / path.name).write_bytes(path.read_bytes())
+    (package / "serve").mkdir()
+    (package / "serve" / "__init__.py").write_text("")
+    broken = tmp_path / "virtuald"
+    broken.write_text(
+        f'#!/bin/sh\nexec /usr/bin/python3 -I -S {package}/__main__.py virt virtuald "$@"\n'
+    )
+    broken.chmod(0o755)
+    assert answer([str(spied / "conf"), "/bin/spy"], program=broken) == ("", 70)

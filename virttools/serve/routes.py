@@ -23,16 +23,16 @@ class Route:
         self.line = line
         self._width = len(packed)
         self.shift = 8 * len(packed) - bits
-        self._head = int.from_bytes(packed, "big") >> self.shift
         self.is_network = self.shift > 0
+        self._head = int.from_bytes(packed, "big") >> self.shift if self.is_network else 0
 
     def fits(self, packed: bytes, port: int) -> bool:
         """Whether a connection to that address and port takes this route."""
-        return (
-            len(packed) == self._width
-            and self.port in (0, port)
-            and int.from_bytes(packed, "big") >> self.shift == self._head
-        )
+        if self.port not in (0, port) or len(packed) != self._width:
+            return False
+        if not self.is_network:
+            return packed == self.packed
+        return int.from_bytes(packed, "big") >> self.shift == self._head
 
     def hides(self, later: "Route") -> bool:
         """Whether a later line can never count, since this one takes all that is its own."""
@@ -143,10 +143,13 @@ def _add(routes: Routes, place: str, folder: str, line: int) -> str | None:
             routes.repeated_defaults.append(line)
         routes.default = routes.default or folder
         return None
-    found = _network(place)
-    if isinstance(found, str):
-        return found
-    routes.add(Route(*found, folder, line))
+    try:  # of a thousand lines of most files nearly all are so
+        routes.add(Route(_socket.inet_pton(_socket.AF_INET, place), 32, 0, folder, line))
+    except (OSError, ValueError):
+        found = _network(place)
+        if isinstance(found, str):
+            return found
+        routes.add(Route(*found, folder, line))
     return None
 
 
