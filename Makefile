@@ -28,7 +28,7 @@ check: .venv/made
 	$(IN)mypy
 
 bench: .venv/made
-	-@tests/install-packages gcc libc6-dev pax-utils jailkit ncurses-term vim e2fsprogs mount
+	-@tests/install-packages gcc libc6-dev openbsd-inetd tcpd pax-utils jailkit ncurses-term vim e2fsprogs mount
 	@set -e; for name in $(BENCHES); do echo "# $$name"; $(IN)python -m "bench.$$name"; done
 
 dist: .venv/made

@@ -104,10 +104,10 @@ def wait(port: int, process: subprocess.Popen[bytes]) -> None:
         except ConnectionRefusedError:
             time.sleep(0.05)
             if process.poll() is not None:
-                sys.exit(f"{process.args}: status {process.returncode}")
+                sys.exit(f"port {port}: status {process.returncode}")
         else:
             return
-    sys.exit(f"{process.args}: does not listen")
+    sys.exit(f"port {port}: nobody listens")
 
 
 def servers(folder: Path, count: int) -> dict[str, tuple[int, list[str]]]:
@@ -197,7 +197,8 @@ def report(title: str, runs: dict[str, list[Run]]) -> None:
 def ratio(found: list[Run], base: list[Run], key: str) -> float:
     """The median of the ratios of the rounds."""
     pairs = zip(found, base, strict=True)
-    return statistics.median(getattr(run, key) / getattr(other, key) for run, other in pairs)
+    ratios: list[float] = [getattr(run, key) / getattr(other, key) for run, other in pairs]
+    return statistics.median(ratios)
 
 
 def main() -> None:
