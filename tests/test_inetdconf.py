@@ -101,6 +101,10 @@ def test_lines_that_run_virtuald_are_understood() -> None:
     [
         ("/usr/bin/virtuald virtuald /c ftpd -l", Virtuald("/c", ("ftpd", "-l"), is_verbose=False)),
         ("/usr/bin/virtuald virtuald -v /c ftpd", Virtuald("/c", ("ftpd",), is_verbose=True)),
+        (
+            "/usr/bin/virtuald virtuald -u bob --chroot /c ftpd -u",
+            Virtuald("/c", ("ftpd", "-u"), is_verbose=False, user="bob", is_chroot=True),
+        ),
         ("/usr/bin/virt virt virtuald /c ftpd", Virtuald("/c", ("ftpd",), is_verbose=False)),
         ("/usr/sbin/tcpd /usr/bin/virtuald /c ftpd", Virtuald("/c", ("ftpd",), is_verbose=False)),
         ("/usr/sbin/tcpd in.ftpd -l", None),

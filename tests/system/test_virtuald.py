@@ -409,10 +409,11 @@ def test_a_program_that_waits_is_given_the_listener(spied: Path) -> None:
 def test_connections_are_logged_only_on_request(spied: Path) -> None:
     """Nothing is said of what goes well, but with -v; standard error is no client's here."""
     with socket.create_server(("127.0.10.1", 0)) as listener:
-        for words, expected in (
-            ([], ""),
-            (["-v"], r"virtuald: connection from 127\.0\.0\.1:\d+ to "),
-        ):
+        cases: dict[tuple[str, ...], str] = {
+            (): "",
+            ("-v",): r"virtuald: connection from 127\.0\.0\.1:\d+ to ",
+        }
+        for words, expected in cases.items():
             with socket.create_connection(listener.getsockname()):
                 served, _ = listener.accept()
                 with served:

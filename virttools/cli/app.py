@@ -105,5 +105,7 @@ def _leading_options(argv: list[str]) -> list[str]:
 
 def _command(argv: list[str]) -> str:
     rest = argv[len(_leading_options(argv)) :]
-    nested = rest[:1] in (["manifest"], ["profile"], ["services"]) and rest[1:2] and rest[1][0] != "-"
+    nested = (
+        rest[:1] in (["manifest"], ["profile"], ["services"]) and rest[1:2] and rest[1][0] != "-"
+    )
     return " ".join(rest[: 2 if nested else 1])

@@ -247,7 +247,7 @@ def _draw_routed(
     folders: dict[str, int] = {}
     for folder in table.folders():
         try:
-            if folder == "/" and not allow_host:
+            if _is_host(folder) and not allow_host:
                 raise ConfigError("it leads to the host itself, and allow_host is not set")
             folders[folder] = drawing.add(_routed(entry, asked, folder))
         except (OSError, VirtError) as error:
@@ -276,8 +276,13 @@ def _routes(conf: str) -> Routes:
     return routes.parse(os.fsdecode(text), conf)
 
 
+def _is_host(folder: str) -> bool:
+    """Whether a route leads to the host itself, however it is written. Raises OSError."""
+    return os.path.samestat(os.stat(folder), os.stat("/"))
+
+
 def _routed(entry: inetdconf.Entry, asked: inetdconf.Virtuald, folder: str) -> Target:
-    if folder == "/":
+    if _is_host(folder):
         return _host_target(entry, asked.argv[0], asked.argv)
     tree_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
@@ -287,9 +292,10 @@ def _routed(entry: inetdconf.Entry, asked: inetdconf.Virtuald, folder: str) -> T
         os.close(parent_fd)
         real = os.path.realpath(folder)
         name = real.rpartition("/")[2]
-        tree = _read_tree(_place(real, tree_fd, "namespace", name), tree_fd)
-        account, ids = _account(tree, "root", ())
-        if entry.user != "root":
+        isolation = "chroot" if asked.is_chroot else "namespace"
+        tree = _read_tree(_place(real, tree_fd, isolation, name), tree_fd)
+        account, ids = _account(tree, asked.user or "root", ())
+        if entry.user != "root" and asked.user is None:
             account, ids = _host_account(entry)
         return Target(
             entry.label,

@@ -35,11 +35,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Virtuald:
-    """What a line that runs virtuald asks for: its routes file, and the program with its arguments."""
+    """What a line that runs virtuald asks for: its routes file, and the program with its arguments.
+
+    user: of the tree, or None for the line's own.
+    """
 
     conf: str
     argv: tuple[str, ...]
     is_verbose: bool
+    user: str | None = None
+    is_chroot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,11 +310,17 @@ def _virtuald(program: str, argv: tuple[str, ...]) -> Virtuald | None:
         name = words.pop(0)
     if name != "virtuald":
         return None
-    is_verbose = words[:1] == ["-v"]
-    words = words[is_verbose:]
+    is_verbose = is_chroot = False
+    user = None
+    while words[:1] and words[0] in {"-v", "--verbose", "--chroot", "-u", "--user"}:
+        word = words.pop(0)
+        is_verbose |= word in {"-v", "--verbose"}
+        is_chroot |= word == "--chroot"
+        if word in {"-u", "--user"} and words:
+            user = words.pop(0)
     if len(words) < 2 or words[0].startswith("-"):
         raise ValueError("virtuald without CONF PROGRAM [ARGUMENT]...")
-    return Virtuald(words[0], tuple(words[1:]), is_verbose)
+    return Virtuald(words[0], tuple(words[1:]), is_verbose, user, is_chroot)
 
 
 def _repeated(entries: list[Entry]) -> list[Problem]:
