@@ -19,10 +19,12 @@ SERVICE = r"""
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 static const char *env(const char *name) { const char *v = getenv(name); return v ? v : "-"; }
 static void add(const char *word) {
-    int fd = open("/tmp/ticks", O_WRONLY | O_CREAT | O_APPEND, 0666);
+    int fd = open("/ticks/all", O_WRONLY | O_CREAT | O_APPEND, 0666);
+    fchmod(fd, 0666);
     write(fd, word, strlen(word));
     close(fd);
 }
@@ -36,10 +38,10 @@ int main(int argc, char **argv) {
     } else if (!strcmp(what, "echo")) {
         while ((got = read(0, buffer, sizeof buffer)) > 0) write(1, buffer, got);
     } else if (!strcmp(what, "tick")) {
-        int fd = open("/tmp/ticking", O_WRONLY | O_CREAT | O_EXCL, 0600);
+        int fd = open("/ticks/now", O_WRONLY | O_CREAT | O_EXCL, 0600);
         if (fd < 0) add("twice\n");
         usleep(300000);
-        unlink("/tmp/ticking");
+        unlink("/ticks/now");
         snprintf(buffer, sizeof buffer, "%s %d\n", argc > 2 ? argv[2] : "tick", (int)getuid());
         add(buffer);
         return argc > 3 ? atoi(argv[3]) : 0;
@@ -86,7 +88,7 @@ def domain(virt: Virt, name: str, address: str, service: Path, *services: str) -
         f'profiles = []\naddresses = ["{address}"]\n'
         f'files = [{{ from = "{service}", to = "/bin/service", mode = 0o755 }}]\n'
         'users = [{ name = "bob", uid = 1234 }]\n'
-        'directories = [{ path = "/tmp", mode = 0o1777 }]\n'
+        'directories = [{ path = "/ticks", mode = 0o777 }]\n'
         '[etc]\nskeleton = ["passwd", "group"]\n' + tables
     )
     virt.good("create", "--yes", name, "-m", str(manifest))

@@ -16,7 +16,7 @@ _NOBODY = 65534
 _EPOCH = 2_208_988_800  # seconds from 1900, as RFC 868 counts, to 1970
 _RING = bytes(range(32, 127))
 _WIDTH = 72
-_LINGER = 10.0
+_LINGER = 2.0
 _NFS = 2049
 _FIRST_FREE_PORT = 1024
 

@@ -36,6 +36,7 @@ _WORKER_IDLE = 60.0
 _WORKERS_LOOKED_AT = 20.0
 _STOP, _NUDGE = b".", b"n"
 _GRACE = 10.0
+_NOT_STARTED = -1000  # a worker says by it, less the errno, that execve(2) failed
 _COALESCE = 0.01
 _PAUSE = 0.05
 _LOOP_STARTS, _LOOP_SECONDS = 256, 60.0
@@ -226,9 +227,11 @@ class _Spawner:
         """Count and log ends; the lock is held."""
         now = time.monotonic()
         self._ledger.lock()
-        for connection, _ in ended:
+        for connection, status in ended:
             row = self._work.rows[connection.position]
             self._ledger.end(row, connection.slot, now - connection.started)
+            if connection.job is not None and status and status > _NOT_STARTED:
+                self._ledger.add(row, ledger.FAILED)
         self._ledger.unlock()
         for connection, status in ended:
             connection.deadline = 0.0
@@ -320,8 +323,8 @@ class _Spawner:
 
     def _tell_failures(self, ended: "list[tuple[Connection, int]]") -> None:
         for connection, status in ended:
-            if status <= -1000:
-                self._tell_failure(connection.target, connection.position, -1000 - status)
+            if status <= _NOT_STARTED:
+                self._tell_failure(connection.target, connection.position, _NOT_STARTED - status)
 
     def _lose(self, handle: "Handle") -> None:
         """A worker was killed: its connections are no longer ours; the next one starts another."""
@@ -375,6 +378,7 @@ class _Spawner:
             while self._serve_ready():
                 pass
             self._shut()
+            self._say(b"stopped")
             self._has_stopped = True
             os.write(self._wake_write_fd, b".")
         except BaseException as error:  # noqa: BLE001  without this thread the process is of no use
