@@ -293,8 +293,8 @@ def test_who_is_not_root_is_told_so(spied: Path) -> None:
                     str(spied / "conf"),
                     "/bin/spy",
                 ],
-                stdin=served,
-                stdout=served,
+                stdin=served.fileno(),
+                stdout=served.fileno(),
                 stderr=subprocess.PIPE,
                 user=65534,
                 cwd="/",
@@ -354,7 +354,7 @@ def datagram(words: list[str], address: str) -> tuple[int, int]:
         served.bind((address, 0))
         client.sendto(b"hello", ("127.0.10.1", served.getsockname()[1]))
         done = subprocess.run(
-            [str(VIRTUALD), *words], stdin=served, check=False, capture_output=True
+            [str(VIRTUALD), *words], stdin=served.fileno(), check=False, capture_output=True
         )
         served.setblocking(False)
         try:
@@ -393,7 +393,7 @@ def test_a_program_that_waits_is_given_the_listener(spied: Path) -> None:
         ):
             done = subprocess.run(
                 [str(VIRTUALD), str(conf), "/bin/spy"],
-                stdin=listener,
+                stdin=listener.fileno(),
                 check=False,
                 capture_output=True,
                 text=True,
@@ -419,8 +419,8 @@ def test_connections_are_logged_only_on_request(spied: Path) -> None:
                 with served:
                     done = subprocess.run(
                         [str(VIRTUALD), *words, str(spied / "conf"), "/bin/spy"],
-                        stdin=served,
-                        stdout=served,
+                        stdin=served.fileno(),
+                        stdout=served.fileno(),
                         stderr=subprocess.PIPE,
                         text=True,
                         check=True,
