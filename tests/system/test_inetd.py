@@ -223,6 +223,18 @@ def test_routes_are_kept_as_the_domains_are(declared: Virt) -> None:
         for number in (1, 2)
         for name, port in (("ftp", "21/tcp"), ("echoes", "2000/udp"), ("sweep", "every 3600 s"))
     ]
+    assert declared.json("services")["services"][0] == {
+        "service": "ftp",
+        "domain": "domain1.com",
+        "port": 21,
+        "protocol": "tcp",
+        "every": None,
+        "addresses": ["127.0.10.1"],
+        "user": "bob",
+        "program": "/usr/sbin/wu.ftpd",
+    }
+    assert [one["name"] for one in declared.json("render", "inetd")["files"]] == [""]
+    assert declared("render", "tcpd").status == 2
     declared.good("remove", "--yes", "domain1.com")
     assert declared.good("services", "sync") == "wrote conf.echoes\nwrote conf.ftp\n"
     conf = declared.root / "conf.ftp"
