@@ -1,8 +1,10 @@
 """`virt serve`: real domains on loopback addresses, and clients that connect to them."""
 
 import os
+import resource
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 from tests.system.calls import Virt
 from tests.system.handmade import probe
 from tests.system.server import ask, connect, read, serving, until
+from tests.system.test_jail import ESCAPE
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -347,3 +350,63 @@ def test_sockets_of_a_service_manager_are_taken(virt: Virt, create: Create, tmp_
             listener.close()
             assert ask("127.0.10.1", PORT).startswith("d1.test\n")
             assert manager.recv(4096).startswith(b"READY=1\n")
+
+
+def test_the_known_escapes_of_root_stay_inside(virt: Virt, create: Create, tmp_path: Path) -> None:
+    """What gets out of a chroot, and what would by /proc, setns or a device node, is stopped."""
+    marker = tmp_path / "marker"
+    marker.touch()
+    ways = ("chroot", "descriptor", "proc", "setns", "device")
+    services = "".join(
+        f'\n[[services]]\nname = "{way}"\nport = {PORT + number}\nprogram = "/tmp/escape"\n'
+        f'args = ["{way}", "{marker}", "1"]\n'
+        for number, way in enumerate(ways)
+    )
+    create("d1.test", "127.0.10.1", services)
+    chrooted = services.partition('\n[[services]]\nname = "descriptor"')[0]
+    create("d2.test", "127.0.10.2", chrooted + 'isolation = "chroot"\n')
+    for domain in ("d1.test", "d2.test"):
+        target = virt.tree(domain) / "tmp/escape"
+        words = ["gcc", "-static", "-w", "-x", "c", "-o", str(target), "-"]
+        subprocess.run(words, input=ESCAPE, text=True, check=True)
+    with serving(virt.root, tmp_path):
+        told = [ask("127.0.10.1", PORT + number) for number in range(len(ways))]
+        assert [one.startswith("stopped at ") for one in told] == [True] * len(ways)
+        assert ask("127.0.10.2", PORT) == "out\n"  # as docs/safety.md says of chroot
+
+
+def test_a_full_table_of_descriptors_is_survived(
+    virt: Virt, create: Create, tmp_path: Path
+) -> None:
+    """EMFILE: clients are answered by a close, the reason is logged; with room again all is as before."""
+    create("d1.test", "127.0.10.1", HELLO)
+    with serving(virt.root, tmp_path, "--spawners", "1") as server:
+        (pid,) = server.children()
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 1
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, hard))
+        assert [ask("127.0.10.1", PORT) for _ in range(3)] == [""] * 3
+        server.wait_for("no_room: Too many open files")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert ask("127.0.10.1", PORT).startswith("d1.test\n")
+        assert server.children() == [pid]
+
+
+def test_a_flood_of_one_domain_stops_at_its_limit(
+    virt: Virt, create: Create, tmp_path: Path
+) -> None:
+    """Hundreds of clients that hold and drop connections of one domain; another's all get answers."""
+    create("d1.test", "127.0.10.1", service("cat", PORT, "exec cat", "instances = 5"))
+    create("d2.test", "127.0.10.2", service("cat", PORT, "exec cat"))
+    with serving(virt.root, tmp_path) as server:
+        flood = []
+        for _ in range(300):
+            flood.append(connect("127.0.10.1", PORT))
+            if len(flood) % 10 == 0:
+                assert ask("127.0.10.2", PORT, b"here") == "here"
+        told = server.service("cat", "d1.test")
+        assert (told["live"], told["refused"]["instances"]) == (5, 295)
+        for connection in flood:
+            connection.close()
+        until(lambda: server.service("cat", "d1.test")["live"] == 0, "the flood is over")
+        assert ask("127.0.10.1", PORT, b"again") == "again"

@@ -63,7 +63,15 @@ class Settings:
 class Child:
     """A spawner: its end of the control socket, and what it has said so far."""
 
-    __slots__ = ("control", "is_draining", "is_ready", "is_silent", "is_waiting", "pid")
+    __slots__ = (
+        "control",
+        "is_draining",
+        "is_ready",
+        "is_silent",
+        "is_stopped",
+        "is_waiting",
+        "pid",
+    )
 
     def __init__(self, pid: int, control: _socket.socket, *, is_waiting: bool) -> None:
         self.pid = pid
@@ -71,6 +79,7 @@ class Child:
         self.is_waiting = is_waiting
         self.is_ready = False
         self.is_silent = False
+        self.is_stopped = False
         self.is_draining = False
 
 
@@ -182,23 +191,36 @@ class Supervisor:
             self._journal.write(WARNING, note)
         self._namespaces.update(loaded.namespaces)
         self._sockets.update(opened)
-        self._board = loaded.board
-        self._renew()
-        self._close_unused()
+        before, self._board = self._board, loaded.board
+        try:
+            self._renew()
+        except VirtError:
+            self._board = before
+            raise
+        finally:
+            self._close_unused()
 
     def _renew(self) -> None:
         """Start spawners for the board, and only when they accept have the old ones drain."""
         old = [child for child in self._children.values() if not child.is_draining]
         started = self._start_all()
         deadline = time.monotonic() + _READY_SECONDS
-        while not all(child.is_ready for child in started if child.pid in self._children):
-            if time.monotonic() > deadline:
-                break
+        while not all(child.is_ready for child in started):
+            if time.monotonic() > deadline or not all(one.pid in self._children for one in started):
+                for child in started:
+                    self._drain(child)
+                raise VirtError("cannot start spawners: they end at once, the log says why")
             self._wait(0.1)
         for child in old:
             self._drain(child)
 
     def _close_unused(self) -> None:
+        """Close what the board needs no more, unless a spawner of the last one still relies on it.
+
+        The number of a namespace that is closed may become another domain's.
+        """
+        if any(one.is_draining and not one.is_stopped for one in self._children.values()):
+            return
         wanted = {endpoint.key() for endpoint in self._board.endpoints}
         for key in [key for key in self._sockets if key not in wanted]:
             self._sockets.pop(key).close()
@@ -307,6 +329,9 @@ class Supervisor:
             self._poll.unregister(child.control.fileno())
         elif word == b"ready":
             child.is_ready = True
+        elif word == b"stopped":
+            child.is_stopped = True
+            self._close_unused()
         elif word == b"free":
             for other in self._children.values():
                 if other.is_waiting and not other.is_draining:
@@ -343,7 +368,7 @@ class Supervisor:
             if child is None:
                 continue
             self._forget(child)
-            if not child.is_draining:
+            if child.is_ready and not child.is_draining:
                 status = os.waitstatus_to_exitcode(status)
                 self._journal.write(ERROR, f"a spawner ended with status {status}: starting anew")
                 self._asked.append(_REPLACE)
@@ -361,7 +386,11 @@ class Supervisor:
             fresh.take(number, self._ledger)
         self._ledger.close()
         self._ledger = fresh
-        self._renew()
+        try:
+            self._renew()
+        except VirtError as error:
+            self._tell_error("cannot serve", error)
+            self._asked.append(_REPLACE)
 
     # ---- the end, and a successor
 
@@ -404,7 +433,13 @@ class Supervisor:
             "sockets": {key: socket.fileno() for key, socket in self._sockets.items()},
             "namespaces": self._namespaces,
             "children": [
-                (child.pid, child.control.fileno(), child.is_waiting, child.is_draining)
+                (
+                    child.pid,
+                    child.control.fileno(),
+                    child.is_waiting,
+                    child.is_draining,
+                    child.is_stopped,
+                )
                 for child in self._children.values()
             ],
             "control": self._control.fileno(),
@@ -438,9 +473,9 @@ class Supervisor:
         self._namespaces = state["namespaces"]
         self._control = _socket.socket(fileno=state["control"])
         self._started, self._reloads, self._failed_reloads = state["counts"]
-        for pid, fd, is_waiting, is_draining in state["children"]:
+        for pid, fd, is_waiting, is_draining, is_stopped in state["children"]:
             child = Child(pid, _socket.socket(fileno=fd), is_waiting=is_waiting)
-            child.is_ready, child.is_draining = True, is_draining
+            child.is_ready, child.is_draining, child.is_stopped = True, is_draining, is_stopped
             self._children[pid] = child
             self._poll.register(fd, select.POLLIN)
         linux.close_range_cloexec(3)
