@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.calls import VIRT
 from tests.system.server import Server, ask, serving, until
 from tests.system.serving import domain, free_ports, held, lines, live, refused, small_root
+from tests.test_metrics import read
 
 pytestmark = pytest.mark.usefixtures("as_root")
 ONE, TWO = "127.0.84.1", "127.0.84.2"
@@ -81,6 +84,7 @@ def test_a_service_has_so_many_connections(running: Server) -> None:
     assert [client is not None for client in clients] == [True] * 3 + [False] * 2
     leave(*clients)
     assert refused(running, "instances", "one.test") == {"instances": 2}
+    until(lambda: live(running, "instances", "one.test") == 0, "the ends were not seen")
 
 
 def test_a_service_that_is_called_too_often_rests(running: Server) -> None:
@@ -111,6 +115,29 @@ def test_a_program_runs_with_what_was_declared(running: Server) -> None:
     assert ask(ONE, PORTS["bob"], source="127.0.84.7") == (
         f"one.test remote=127.0.84.7 local={ONE} uid=1234 nice=5 files=77\n"
     )
+
+
+def test_counters_are_told_in_three_forms(running: Server, tmp_path: Path) -> None:
+    """Tab-separated lines in a pipe, JSON, and a file that Prometheus can read: the same numbers."""
+    leave(*(held(ONE, PORTS["instances"], source="127.0.84.33") for _ in range(4)))
+    until(lambda: live(running, "instances", "one.test") == 0, "the ends were not seen")
+    asked = [str(VIRT), "serve", "--status", "--metrics", str(tmp_path / "virt.prom")]
+    env = {"PATH": "/usr/bin:/bin", "VIRT_ROOT": str(running.root)}
+    told = subprocess.run(asked, env=env, capture_output=True, text=True, check=True).stdout
+    rows = {tuple(row[:2]): row[2:] for row in (line.split("\t") for line in told.splitlines())}
+    of = running.service("instances", "one.test")
+    assert rows["instances", "one.test"] == [
+        " ".join(of["listens"]),
+        "0",
+        str(of["served"]),
+        "0",
+        f"{of['refused']['instances']} instances={of['refused']['instances']}",
+    ]
+    samples = read((tmp_path / "virt.prom").read_text())
+    labels = (("service", "instances"), ("domain", "one.test"))
+    assert samples["virt_serve_served_total", labels] == of["served"] > 0
+    refusals = samples["virt_serve_refused_total", (*labels, ("reason", "instances"))]
+    assert refusals == of["refused"]["instances"] > 0
 
 
 def test_a_flood_is_two_lines_in_the_log(running: Server) -> None:
