@@ -285,6 +285,12 @@ def overwrite(address: int, size: int, text: bytes) -> None:
     ctypes.memmove(address, text, len(text))
 
 
+def trim_memory() -> None:
+    """Give free memory back to the kernel (malloc_trim(3); musl has none)."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
+
+
 def unlockpt(master_fd: int) -> None:
     """Let the other side of a pseudo-terminal be opened (unlockpt(3))."""
     if _libc.unlockpt(master_fd) < 0:

@@ -43,6 +43,9 @@ class Place:
         return (self.folder, *self.identity, self.hostname)
 
 
+_SETS: dict[frozenset[str], frozenset[str]] = {}
+
+
 class Target:
     """One service of one domain: the program, who it runs as, and what it may use.
 
@@ -87,8 +90,9 @@ class Target:
         self.every = every
         self.banner = banner
         self.proxies = proxies
-        self.log_success = log_success
-        self.log_failure = log_failure
+        # A thousand domains say the same: they share one set each.
+        self.log_success = _SETS.setdefault(log_success, log_success)
+        self.log_failure = _SETS.setdefault(log_failure, log_failure)
 
     @property
     def name(self) -> str:

@@ -50,12 +50,13 @@ class Way:
     Nothing but system calls may run between `enter` and `leave`: what is looked up there is a tenant's.
     """
 
-    __slots__ = ("_descriptors", "_home", "_place")
+    __slots__ = ("_descriptors", "_home", "_named", "_place")
 
     def __init__(self, home: Home, descriptors_fd: int) -> None:
         linux.unshare(linux.CLONE_FS)
         self._home = home
         self._descriptors = descriptors_fd
+        self._named: Place | None = None
         self._place: Place | None = None
 
     def enter(self, place: Place, numbers: tuple[str, str]) -> None:
@@ -70,12 +71,18 @@ class Way:
             os.chroot(place.folder)
             os.chdir("/")
             return
-        for number, kind in zip(numbers, (linux.CLONE_NEWNS, linux.CLONE_NEWUTS), strict=True):
-            fd = os.open(number, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptors)
-            try:
-                linux.setns(fd, kind)
-            finally:
-                os.close(fd)
+        if place is not self._named:
+            self._named = None
+            self._join(numbers[1], linux.CLONE_NEWUTS)
+            self._named = place
+        self._join(numbers[0], linux.CLONE_NEWNS)
+
+    def _join(self, number: str, kind: int) -> None:
+        fd = os.open(number, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptors)
+        try:
+            linux.setns(fd, kind)
+        finally:
+            os.close(fd)
 
     def leave(self) -> None:
         """Come back. The uts namespace stays: the next one that is entered replaces it."""

@@ -189,6 +189,7 @@ class Supervisor:
             raise
         for note in loaded.board.notes:
             self._journal.write(WARNING, note)
+        linux.trim_memory()
         self._namespaces.update(loaded.namespaces)
         self._sockets.update(opened)
         before, self._board = self._board, loaded.board
