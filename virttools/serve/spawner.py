@@ -526,50 +526,69 @@ class _Spawner:
         local: tuple[str, int],
         remote: tuple[str, int],
     ) -> None:
+        try:
+            one = self._start_waiting(connection, position, local, remote)
+        except (OSError, ProxyError):  # too many wait, or no descriptor is left
+            self._refuse_header(position, remote[0])
+        else:
+            self._read_header(one)
+
+    def _start_waiting(
+        self,
+        connection: _socket.socket,
+        position: int,
+        local: tuple[str, int],
+        remote: tuple[str, int],
+    ) -> Pending:
         fd = _socket.dup(connection.fileno())
         own = _socket.socket(connection.family, _socket.SOCK_STREAM, 0, fd)
         one = Pending(own, position, local, remote, time.monotonic())
         try:
             self._pendings.add(one)
         except ProxyError:
-            self._refuse_header(one)
-            return
-        self._epoll.register(fd, select.EPOLLIN)
-        self._read_header(one)
+            own.close()
+            raise
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except OSError:
+            self._pendings.remove(one)
+            own.close()
+            raise
+        return one
 
     def _read_header(self, one: Pending) -> None:
         try:
             header = one.read()
         except ProxyError:
             self._pendings.remove(one)
-            self._refuse_header(one)
+            self._stop_waiting(one)
+            self._refuse_header(one.position, one.remote[0])
             return
         if header is None:
             return
         self._pendings.remove(one)
-        self._epoll.unregister(one.connection.fileno())
         try:
-            self._admit(
-                one.connection,
-                one.position,
-                header.destination or one.local,
-                header.source or one.remote,
-            )
+            local, remote = header.destination or one.local, header.source or one.remote
+            self._admit(one.connection, one.position, local, remote)
         finally:
-            one.connection.close()
+            self._stop_waiting(one)
+
+    def _stop_waiting(self, one: Pending) -> None:
+        """Close a connection here; a program or a worker may have it still, so epoll(7) must be told."""
+        self._epoll.unregister(one.connection.fileno())
+        one.connection.close()
 
     def _refuse_late(self) -> None:
         for one in self._pendings.expired(time.monotonic()) if len(self._pendings) else ():
-            self._refuse_header(one)
+            self._stop_waiting(one)
+            self._refuse_header(one.position, one.remote[0])
 
-    def _refuse_header(self, one: Pending) -> None:
-        one.connection.close()
+    def _refuse_header(self, position: int, source: str) -> None:
         with self._lock:
             self._ledger.lock()
-            self._ledger.refuse(self._work.rows[one.position], PROXY)
+            self._ledger.refuse(self._work.rows[position], PROXY)
             self._ledger.unlock()
-            target = self._targets[one.position]
-            self._tell_refusal(target, PROXY, one.remote[0], time.monotonic())
+            self._tell_refusal(self._targets[position], PROXY, source, time.monotonic())
 
     def _begin(self, one: Connection, env: dict[bytes, bytes], fd: int) -> None:
         """Start the program of a connection that was counted in; the lock is held."""
