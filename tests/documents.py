@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parents[1]
-PAGES = ("virt.1", "virtuald.8", "virt-log.8", "virt-manifest.5")
+PAGES = ("virt.1", "virtuald.8", "virt-serve.8", "virt-log.8", "virt-manifest.5")
 _SIGNS = {r"\-": "-", r"\(dq": '"', r"\(aq": "'", r"\(ti": "~", r"\(ha": "^", r"\(ga": "`"}
 _SIGNS |= {r"\(lq": '"', r"\(rq": '"', r"\&": "", r"\e": "\\"}
 

@@ -16,7 +16,7 @@ import typer
 from tests import documents
 from tests.documents import HERE, PAGES, Term, section
 from virttools import __version__, settings
-from virttools.cli import app
+from virttools.cli import app, serve
 from virttools.enter import options as enter
 from virttools.errors import VirtError
 from virttools.manifest import keys, model, parse
@@ -37,7 +37,12 @@ SKELETON = (
     "SEE ALSO",
 )
 HELP = {"-h", "--help"}
-FAST = {"exec": enter.HELP, "shell": enter.SHELL_HELP, "virtuald": wrapper.HELP}
+FAST = {
+    "exec": enter.HELP,
+    "shell": enter.SHELL_HELP,
+    "virtuald": wrapper.HELP,
+    "serve": serve.HELP,
+}
 """The commands that are served before typer is loaded: their options stand in their help."""
 
 OF_SHELLS = {126, 127, 130, 141}
@@ -117,6 +122,12 @@ def test_the_manual_of_virtuald_has_its_options() -> None:
     """virtuald(8) describes the options that its help names."""
     terms = section("virtuald.8", "OPTIONS").terms()
     assert documented(terms) - HELP == fast_options("virtuald")
+
+
+def test_the_manual_of_serve_has_its_options() -> None:
+    """virt-serve(8) describes the options that its help names."""
+    terms = section("virt-serve.8", "OPTIONS").terms()
+    assert documented(terms) - HELP == fast_options("serve")
 
 
 def failures(kind: type[VirtError] = VirtError) -> Iterator[type[VirtError]]:

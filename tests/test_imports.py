@@ -34,7 +34,11 @@ EXEC = (
 VIRTUALD = (
     STANDARD
     | ENTER
-    | {"_socket", "virttools.serve", "virttools.serve.routes", "virttools.serve.wrapper"}
+    | {"_socket", "errno", "virttools.enter.entrance", "virttools.enter.signals"}
+    | {"virttools.tree", "virttools.tree.ground", "virttools.tree.shared"}
+    | {"virttools.serve", "virttools.serve.become", "virttools.serve.connection"}
+    | {"virttools.serve.jail", "virttools.serve.routes", "virttools.serve.ucspi"}
+    | {"virttools.serve.wrapper"}
 )
 
 

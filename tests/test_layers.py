@@ -26,7 +26,7 @@ MODULES = {
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
         enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
-        serve.routes
+        serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.status
         devlog.limits devlog.lines devlog.messages devlog.places
     """,
     "reader": """
@@ -40,6 +40,7 @@ MODULES = {
         tree.users scrub.view
         enter.inside enter.marker enter.program enter.roster
         devlog.attribution devlog.cgroups devlog.reader devlog.staleness
+        serve.inetdconf
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
@@ -48,6 +49,10 @@ MODULES = {
         serve.wrapper
         devlog.handover devlog.mounting devlog.relink devlog.setup devlog.sockets devlog.watch
         devlog.belonging devlog.forward devlog.holder devlog.receiver devlog.writing
+        serve.internal serve.metrics serve.notify serve.proxied
+        serve.become serve.connection serve.jail
+        serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner
+        serve.supervisor serve.worker
     """,
     "composer": "domains",
     "top": "cli dispatch __main__",

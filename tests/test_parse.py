@@ -20,9 +20,12 @@ from virttools.manifest.model import (
     LinkMode,
     Origin,
     Package,
+    Rate,
+    ResourceLimit,
     Service,
     Symlink,
     Template,
+    TimeSpan,
     User,
 )
 
@@ -119,6 +122,50 @@ def test_every_key_is_read() -> None:
                 5400,
                 at(32),
             ),
+            Service(
+                "www",
+                80,
+                "tcp",
+                "bob",
+                "/usr/sbin/httpd",
+                (),
+                Isolation.NAMESPACE,
+                None,
+                at(37),
+                groups=("www",),
+                bind=("192.0.2.1",),
+                backlog=64,
+                instances=40,
+                per_source=4,
+                cps=Rate(50, 10),
+                only_from=("10.1.0.0/16", "2001:db8::/32"),
+                no_access=("10.1.2.3", "10.9.0.0/16"),
+                access_times=(TimeSpan(480, 1110), TimeSpan(1320, 360)),
+                log_on_success=("PID", "HOST", "EXIT", "DURATION"),
+                log_on_failure=(),
+                banner=PurePosixPath("/etc/issue.net"),
+                timeout=600,
+                proxy_protocol=("192.0.2.9",),
+                nice=5,
+                rlimits=(
+                    ResourceLimit("files", 256),
+                    ResourceLimit("as", 512 << 20),
+                    ResourceLimit("core", 0),
+                    ResourceLimit("nproc", None),
+                ),
+            ),
+            Service(
+                "tftp",
+                69,
+                "udp",
+                "root",
+                "/usr/sbin/tftpd",
+                (),
+                Isolation.NAMESPACE,
+                None,
+                at(59),
+                wait=True,
+            ),
         ],
         "users": [
             User(
@@ -131,7 +178,7 @@ def test_every_key_is_read() -> None:
                 "/bin/bash",
                 "$6$salt$hash",
                 create_home=True,
-                origin=at(37),
+                origin=at(66),
             )
         ],
         "etc.skeleton": ["hosts", "passwd"],
@@ -145,11 +192,11 @@ def test_every_key_is_read() -> None:
         "link": (LinkMode.COPY, 3),
         "devlog": ("shared", 4),
         "uid_base": (100000, 5),
-        "etc.hostname": ("www", 45),
-        "etc.timezone": ("Europe/Paris", 46),
-        "etc.motd": ("two\nlines", 49),
-        "home.layout": ("letters", 52),
-        "home.mode": (0o700, 53),
+        "etc.hostname": ("www", 74),
+        "etc.timezone": ("Europe/Paris", 75),
+        "etc.motd": ("two\nlines", 78),
+        "home.layout": ("letters", 81),
+        "home.mode": (0o700, 82),
     }
     assert {*found, *scalars} == {*keys.plain(), *parsed_lists()}
 
@@ -274,6 +321,30 @@ MODE = "allowed: a mode in octal, 0o0 to 0o7777"
         (
             'services = [{ name = "x", program = "/x" }]',
             "services[0] needs a port to answer on, or every to be run periodically",
+        ),
+        (
+            'services = [{ name = "x", program = "/x", every = "1h", backlog = 5, cps = "1 1" }]',
+            "services[0] has every, and then no connections for backlog, cps",
+        ),
+        (
+            'services = [{ name = "x", program = "/x", port = 9, wait = true, per_source = 5 }]',
+            "services[0] waits, so its program meets the clients itself: no per_source",
+        ),
+        (
+            'services = [{ name = "x", program = "/x", port = 9, cps = "fast" }]',
+            'services[0].cps is "fast", allowed: connections a second and seconds to pause, as in "50 10"',
+        ),
+        (
+            'services = [{ name = "x", program = "/x", port = 9, only_from = ["10.1.2.3/16"] }]',
+            'services[0].only_from[0] is "10.1.2.3/16", it has bits beyond its mask, allowed: an IPv4 or IPv6 address or network, did you mean "10.1.0.0/16"?',
+        ),
+        (
+            'services = [{ name = "x", program = "/x", port = 9, access_times = ["8:00-25:00"] }]',
+            'services[0].access_times[0] is "8:00-25:00", it is no time, allowed: hours and minutes as in "8:00-18:30"',
+        ),
+        (
+            'services = [{ name = "x", program = "/x", port = 9, rlimits = ["file=3"] }]',
+            'services[0].rlimits[0] is "file=3", allowed: as, core, cpu, data, files, fsize, nproc, rss, stack, with "=" and a number (K, M, G) or unlimited, as in "files=256", did you mean "files"?',
         ),
         (
             'hooks = [{ phase = "built", run = ["hook"] }]',

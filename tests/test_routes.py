@@ -69,7 +69,118 @@ def test_every_wrong_line_is_named() -> None:
 def test_lines_that_can_never_match_are_known() -> None:
     """A second line for an address, or a second default, is kept for --check."""
     found = routes.parse("1.1.1.1 /a\n::ffff:1.1.1.1 /b\ndefault /c\ndefault /d\n", "conf")
-    assert [problem.line for problem in found.repeated] == [2, 4]
+    assert [problem.line for problem in found.hidden()] == [2, 4]
+    text = (
+        "10.0.0.0/8 /a\n10.1.0.0/16 /b\n10.1.1.1:80 /c\n11.0.0.1:80 /d\n11.0.0.1 /e\n11.0.0.1:80 /f"
+    )
+    assert [str(problem) for problem in routes.parse(text, "conf").hidden()] == [
+        "conf:2: never reached: line 1 serves it",
+        "conf:3: never reached: line 1 serves it",
+        "conf:6: never reached: line 4 serves it",
+    ]
+
+
+LATER = """\
+10.1.2.3:21 /ftp
+[2001:db8::1]:80 /six-www
+[2001:db8::1] /six
+10.1.0.0/16 /net
+10.1.2.3 /late
+10.1.2.4:25 /later
+192.0.2.0/24:80 /www
+2001:db8::/32 /sixes
+::ffff:172.16.0.0/108 /mapped
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "expected"),
+    [
+        ("10.1.2.3", 21, "/ftp"),
+        ("10.1.2.3", 80, "/net"),
+        ("10.1.2.4", 25, "/net"),
+        ("10.2.0.0", 25, None),
+        ("192.0.2.200", 80, "/www"),
+        ("192.0.2.200", 81, None),
+        ("2001:db8::1", 80, "/six-www"),
+        ("2001:db8::1", 81, "/six"),
+        ("::ffff:172.31.0.1", 1, "/mapped"),
+        ("172.32.0.1", 1, None),
+    ],
+)
+def test_ports_and_networks_are_looked_up_line_by_line(
+    address: str, port: int, expected: str | None
+) -> None:
+    """The first line that fits counts, be it an address, an address with a port, or a network."""
+    packed = routes.pack(address)
+    assert packed is not None
+    assert routes.parse(LATER, "conf").find(packed, port) == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [
+        ("10.0.0.1:0", "not a port"),
+        ("10.0.0.1:65536", "not a port"),
+        ("10.0.0.1:ftp", "not a port"),
+        ("10.0.0.1:", "not an address"),
+        ("[::1]:", "not an address"),
+        ("[::1]80", "not an address"),
+        ("[10.0.0.1", "not an address"),
+        ("::1%lo", "not an address"),
+        ("010.0.0.1", "not an address"),
+        ("10.0.0.0/33", "not a mask of 0 to 32 bits"),
+        ("10.0.0.0/", "not a mask of 0 to 32 bits"),
+        ("10.0.0.0/-1", "not a mask of 0 to 32 bits"),
+        ("::ffff:10.0.0.0/95", "not a mask of 0 to 32 bits"),
+        ("::/129", "not a mask of 0 to 128 bits"),
+        ("10.0.0.1/8", "it has bits beyond its mask"),
+        ("DEFAULT", "not an address"),
+    ],
+)
+def test_a_mistyped_place_is_named(place: str, fault: str) -> None:
+    """What looks like an address, a port or a network and is none refuses the file."""
+    with pytest.raises(ConfigError) as told:
+        routes.parse(f"default /all\n{place} /a\n", "conf")
+    assert [str(problem) for problem in told.value.problems] == [f"conf:2: {fault}: {place!r}"]
+
+
+LINES = st.tuples(
+    st.one_of(st.sampled_from(["10.0.0.0", "10.0.0.1", "10.0.0.129", "10.128.0.0"]).map(
+        ipaddress.ip_address), st.sampled_from(["::1", "2001:db8::"]).map(ipaddress.ip_address)),
+    st.sampled_from([0, 1, 8, 9, 25, 31, 32]),
+    st.sampled_from([0, 21, 80]),
+)  # fmt: skip
+
+
+def line(head: ipaddress.IPv4Address | ipaddress.IPv6Address, mask: int, port: int, n: int) -> str:
+    network = ipaddress.ip_network(f"{head}/{mask}", strict=False)
+    if network.num_addresses > 1:
+        place = f"[{network}]" if port and network.version == 6 else str(network)
+    else:
+        place = f"[{head}]" if port and network.version == 6 else str(head)
+    return f"{place}:{port} /{n}" if port else f"{place} /{n}"
+
+
+@given(st.lists(LINES, max_size=12), LINES)
+def test_the_first_line_that_fits_counts(
+    table: list[tuple[ipaddress.IPv4Address, int, int]],
+    asked: tuple[ipaddress.IPv4Address, int, int],
+) -> None:
+    """Quick look-up and a plain walk down the lines, by ipaddress, find the same; hidden lines never win."""
+    text = "\n".join(line(*one, number) for number, one in enumerate(table, 1))
+    address, _, port = asked
+    expected = next(
+        (
+            f"/{number}"
+            for number, (head, mask, of) in enumerate(table, 1)
+            if of in (0, port) and address in ipaddress.ip_network(f"{head}/{mask}", strict=False)
+        ),
+        None,
+    )
+    found = routes.parse(text, "conf")
+    assert found.find(address.packed, port) == expected
+    assert expected not in {f"/{problem.line}" for problem in found.hidden()}
 
 
 @given(addresses)

@@ -57,6 +57,15 @@ def test_the_file_says_the_rest(tmp_path: Path) -> None:
     )
 
 
+def test_the_host_is_a_route_only_where_that_is_said(tmp_path: Path) -> None:
+    """allow_host is a flag, false unless the file says otherwise."""
+    assert settings.load({}, file=str(tmp_path / "none")).allow_host is False
+    assert settings.load({}, file=written(tmp_path, "allow_host = true\n")).allow_host is True
+    with pytest.raises(ConfigError) as told:
+        settings.load({}, file=written(tmp_path, 'allow_host = "yes"\n'))
+    assert told.value.problems[0].message == "allow_host is no flag, allowed: true or false"
+
+
 def test_everything_works_without_a_file(tmp_path: Path) -> None:
     """Nothing has to be configured."""
     found = settings.load({}, root="/srv", file=str(tmp_path / "no" / "virt.toml"))
@@ -76,7 +85,7 @@ def test_every_problem_of_the_file_is_told_with_its_line(tmp_path: Path) -> None
         Problem(
             file,
             2,
-            "unknown key 'rot', allowed: root, bindir, picker, profiles, did you mean root?",
+            "unknown key 'rot', allowed: root, bindir, picker, profiles, allow_host, did you mean root?",
         ),
         Problem(file, 3, f"root {path}"),
         Problem(file, 4, f"bindir {path}"),

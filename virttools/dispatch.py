@@ -51,7 +51,7 @@ def _read_words(words: list[str]) -> Call:
         elif word not in ("-v", "--verbose", "-q", "--quiet", "--no-color"):
             break
         position += 1
-    if words[position : position + 1] in (["exec"], ["shell"], ["virtuald"]):
+    if words[position : position + 1] in (["exec"], ["shell"], ["virtuald"], ["serve"]):
         call.command = words[position]
         call.words = words[position + 1 :]
     return call
@@ -89,6 +89,10 @@ def _serve(call: Call) -> int:
         from virttools.serve import wrapper
 
         return wrapper.main(call.words)
+    if call.command == "serve":
+        from virttools.cli import serve
+
+        return serve.main(call.words, root=call.root, as_json=call.is_json)
     if call.command == "cli":
         return _serve_cli(call)
     from virttools.enter import options
@@ -142,6 +146,8 @@ def _serve_cli(call: Call) -> int:
 
 def _tell(call: Call, error: VirtError) -> int:
     """Say the error; whoever waits for a command of a domain never takes ours for its status."""
+    if call.command == "virtuald" and _is_client(2):
+        return error.exit_code
     from virttools.cli import output
 
     if os.environ.get("VIRT_DEBUG") == "1":
@@ -154,3 +160,11 @@ def _tell(call: Call, error: VirtError) -> int:
     ):
         return EnterError.exit_code
     return status
+
+
+def _is_client(fd: int) -> bool:
+    """Whether what is written there goes over a network, to somebody who asked for something else."""
+    try:
+        return os.fstat(fd).st_mode & 0o170000 == 0o140000
+    except OSError:
+        return True

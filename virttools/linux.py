@@ -114,6 +114,7 @@ _SYS_fsmount = 432
 _SYS_mount_setattr = 442
 
 # include/uapi/linux/sched.h
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
@@ -252,6 +253,21 @@ def unshare(flags: int) -> None:
         _fail()
 
 
+def setns(fd: int, kind: int) -> None:
+    """Have the calling thread join the namespace that fd is of, of that CLONE_NEW* kind (setns(2))."""
+    if _libc.setns(fd, kind) < 0:
+        _fail()
+
+
+def signalfd(*numbers: int) -> int:
+    """A descriptor to read those signals from, which are to be blocked (signalfd(2)); never waits."""
+    mask = sum(1 << (number - 1) for number in numbers).to_bytes(128, "little")  # a sigset_t
+    fd: int = _libc.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        _fail()
+    return fd
+
+
 def sethostname(name: bytes) -> None:
     """Set the host name of this uts namespace, at most 64 bytes (sethostname(2))."""
     if _libc.sethostname(name, len(name)) < 0:
@@ -381,6 +397,12 @@ def overwrite(address: int, size: int, text: bytes) -> None:
     """Overwrite memory of this process with text, shorter than size, and zeros."""
     _libc.memset(_Unsigned(address), 0, _Unsigned(size))
     _libc.memcpy(_Unsigned(address), text, _Unsigned(len(text)))
+
+
+def trim_memory() -> None:
+    """Give free memory back to the kernel (malloc_trim(3); musl has none)."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
 
 
 def unlockpt(master_fd: int) -> None:

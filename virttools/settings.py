@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 FILE = "/etc/virttools/virt.toml"
 ROOT = "/virtual"
 _LARGEST = 1 << 20
-_KEYS = ("root", "bindir", "picker", "profiles")
+_KEYS = ("root", "bindir", "picker", "profiles", "allow_host")
 
 
 class Settings:
@@ -21,10 +21,11 @@ class Settings:
 
     root: str, absolute, the folder of all trees. bindir: str or None, where `virt link` makes its
     links. picker: str or None, how a domain is chosen. profiles: tuple of str, the profiles of a
-    domain for which nothing else is said. file: str or None, the virt.toml that was read.
+    domain for which nothing else is said. allow_host: bool, whether routes may lead to the host
+    itself. file: str or None, the virt.toml that was read.
     """
 
-    __slots__ = ("bindir", "file", "picker", "profiles", "root")
+    __slots__ = ("allow_host", "bindir", "file", "picker", "profiles", "root")
 
     def __init__(
         self,
@@ -33,12 +34,14 @@ class Settings:
         bindir: "str | None" = None,
         picker: "str | None" = None,
         profiles: "tuple[str, ...]" = ("base",),
+        allow_host: bool = False,
         file: "str | None" = None,
     ) -> None:
         self.root = root
         self.bindir = bindir
         self.picker = picker
         self.profiles = profiles
+        self.allow_host = allow_host
         self.file = file
 
 
@@ -56,6 +59,7 @@ def load(environ: "Mapping[str, str]", *, root: "str | None" = None, file: str =
         bindir=said.get("bindir"),
         picker=said.get("picker"),
         profiles=profiles,
+        allow_host=said.get("allow_host", False),
         file=None if text is None else file,
     )
 
@@ -149,6 +153,8 @@ def _fault(key: str, value: object) -> str:
         words = value if isinstance(value, list) else [None]
         good = all(isinstance(word, str) and word for word in words)
         return "" if good else 'profiles is no list of names, allowed: as in ["base", "login"]'
+    if key == "allow_host":
+        return "" if isinstance(value, bool) else "allow_host is no flag, allowed: true or false"
     return _unknown(key)
 
 

@@ -18,6 +18,7 @@ from virttools.cli import (
     profile,
     render,
     scrub,
+    services,
 )
 from virttools.cli.output import Output, failure
 from virttools.errors import UsageError, VirtError
@@ -66,7 +67,7 @@ def virt(
     )
 
 
-for module in (create, domains, inside, libs, links, render, scrub):
+for module in (create, domains, inside, libs, links, render, scrub, services):
     module.register(app)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(profile.app, name="profile")
@@ -117,5 +118,6 @@ def _leading_options(argv: list[str]) -> list[str]:
 
 def _command(argv: list[str]) -> str:
     rest = argv[len(_leading_options(argv)) :]
-    nested = rest[:1] in (["manifest"], ["profile"], ["log"]) and rest[1:2] and rest[1][0] != "-"
+    nested = rest[:1] in (["manifest"], ["profile"], ["log"], ["services"])
+    nested = nested and bool(rest[1:2]) and rest[1][0] != "-"
     return " ".join(rest[: 2 if nested else 1])

@@ -1,4 +1,4 @@
-"""`virt exec`, `shell` and `virtuald` as `virt --help` lists them; dispatch serves them before typer."""
+"""What dispatch serves before typer is loaded, as `virt --help` lists it: exec, shell, virtuald, serve."""
 
 from typing import Annotated
 
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command(short_help="Answer a connection from its tree.", context_settings=_AS_IT_IS)(
         virtuald
     )
+    app.command(short_help="Answer all services of all domains.", context_settings=_AS_IT_IS)(serve)
 
 
 def exec_(
@@ -41,3 +42,11 @@ def virtuald(
 ) -> None:
     """Answer one connection of inetd from the tree that its local address leads to."""
     raise typer.Exit(dispatch.main(["virt", "virtuald", *(words or []), *ctx.args]))
+
+
+def serve(
+    ctx: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="OPTIONS")] = None,
+) -> None:
+    """Answer the services of all domains, each connection by a fresh process inside its domain."""
+    raise typer.Exit(dispatch.main(["virt", "serve", *(words or []), *ctx.args]))

@@ -78,12 +78,12 @@ def links_(ctx: typer.Context, bindir: _Bindir = None) -> None:
 
 
 def _open(output: Output, bindir: str | None) -> Bin:
-    virt = _installed(output.called)
+    virt = installed(output.called)
     folder = bindir or output.settings.bindir or os.path.dirname(virt)
     return Bin(os.path.abspath(folder), virt)
 
 
-def _installed(called: str) -> str:
+def installed(called: str) -> str:
     """The `virt` that this call came through, or that belongs to the package."""
     beside = os.path.join(os.path.dirname(os.path.abspath(called)), "virt")
     if "/" in called and os.path.exists(beside):

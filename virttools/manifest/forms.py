@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
-from virttools.manifest import names
+from virttools.manifest import model, names
 from virttools.manifest.names import UnfitError
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -178,6 +178,37 @@ def _seconds(text: str) -> int:
     return total
 
 
+def _rate(text: str) -> model.Rate:
+    found = re.fullmatch(_RATE, text)
+    if not found:
+        raise UnfitError("")
+    return model.Rate(int(found[1]), int(found[2]))
+
+
+def _times(text: str) -> model.TimeSpan:
+    found = re.fullmatch(_TIMES, text)
+    if not found:
+        raise UnfitError("")
+    hours = [
+        int(hour) * 60 + int(minute) for hour, minute in (found.groups()[:2], found.groups()[2:])
+    ]
+    if max(hours) > 24 * 60 or hours[0] == hours[1]:
+        raise UnfitError("it is no time" if max(hours) > 24 * 60 else "it is over when it begins")
+    return model.TimeSpan(*hours)
+
+
+def _resource_limit(text: str) -> model.ResourceLimit:
+    found = re.fullmatch(_LIMIT, text)
+    if not found:
+        resource = text.partition("=")[0]
+        raise UnfitError("", "" if resource in _RESOURCES else nearest(resource, _RESOURCES))
+    resource, number_, unit = found.groups()
+    value = None if number_ is None else int(number_) << {"K": 10, "M": 20, "G": 30}.get(unit, 0)
+    if value is not None and value >= 2**63:
+        raise UnfitError("out of range")
+    return model.ResourceLimit(resource, value)
+
+
 def _mode(value: int) -> int:
     if not 0 <= value <= 0o7777:
         raise UnfitError("more than twelve bits" if value > 0 else "negative")
@@ -190,6 +221,10 @@ def octal_hint(written: str) -> str:
     return f"did you mean 0o{digits.group(1)}?" if digits else ""
 
 
+_RATE = r"([1-9][0-9]{0,5}) ([1-9][0-9]{0,4})"
+_TIMES = r"([0-9]{1,2}):([0-5][0-9])-([0-9]{1,2}):([0-5][0-9])"
+_RESOURCES = ("as", "core", "cpu", "data", "files", "fsize", "nproc", "rss", "stack")
+_LIMIT = rf"({'|'.join(_RESOURCES)})=(?:([0-9]{{1,19}})([KMG]?)|unlimited)"
 _STRING = {"type": "string"}
 _SAFE = r"[^\u0000-\u001f\u007f]"
 _ABSOLUTE = {
@@ -254,6 +289,25 @@ ACCOUNT_PATH = Form(
 )
 SHELL = Form(str, ACCOUNT_PATH.allowed, _ACCOUNT, lambda text: str(_account_path(text)))
 ADDRESS = Form(str, "an IPv4 or IPv6 address", _STRING, names.interface)
+NETWORK = Form(str, "an IPv4 or IPv6 address or network", _STRING, names.network)
+RATE = Form(
+    str,
+    'connections a second and seconds to pause, as in "50 10"',
+    {"type": "string", "pattern": f"^{_RATE}$"},
+    _rate,
+)
+TIMES = Form(
+    str,
+    'hours and minutes as in "8:00-18:30"',
+    {"type": "string", "pattern": f"^{_TIMES}$"},
+    _times,
+)
+RESOURCE_LIMIT = Form(
+    str,
+    f'{", ".join(_RESOURCES)}, with "=" and a number (K, M, G) or unlimited, as in "files=256"',
+    {"type": "string", "pattern": f"^{_LIMIT}$"},
+    _resource_limit,
+)
 HOST = Form(str, "a host name", _STRING, names.host)
 ZONE = Form(
     str,

@@ -127,6 +127,14 @@ def _service_fault(values: Mapping[str, Any]) -> str:
         return "needs a port to answer on, or every to be run periodically"
     if values["port"] is not None and values["every"] is not None:
         return "has both port and every; make two services of it"
+    if values["every"] is not None:
+        idle = [name for name in _OF_CONNECTIONS if values[name] != _SERVICE_FIELDS[name].default]
+        return f"has every, and then no connections for {', '.join(idle)}" if idle else ""
+    if values["wait"] or values["protocol"] == "udp":
+        idle = [name for name in _OF_EACH if values[name] != _SERVICE_FIELDS[name].default]
+        return (
+            f"waits, so its program meets the clients itself: no {', '.join(idle)}" if idle else ""
+        )
     return ""
 
 
@@ -230,18 +238,40 @@ _GROUPS = Items(
     "groups of the tree",
     identity=lambda group: str(group.name),
 )
+_OF_EACH = ("per_source", "only_from", "no_access", "banner", "proxy_protocol")
+_OF_CONNECTIONS = ("protocol", "wait", "bind", "backlog", "instances", "cps", *_OF_EACH)
+_SERVICE_FIELDS = {
+    "name": Field(forms.SERVICE, required=True),
+    "port": Field(forms.PORT),
+    "protocol": Field(forms.closed(("tcp", "udp")), default="tcp"),
+    "user": Field(forms.ACCOUNT, default="root"),
+    "groups": Field(forms.ACCOUNT, default=(), many=True),
+    "program": Field(forms.PROGRAM_PATH, required=True),
+    "args": Field(forms.ARGUMENT, default=(), many=True),
+    "isolation": Field(forms.closed(model.Isolation), default=model.Isolation.NAMESPACE),
+    "every": Field(forms.DURATION),
+    "wait": Field(forms.FLAG, default=False),
+    "bind": Field(forms.ADDRESS, default=(), many=True),
+    "backlog": Field(forms.number(1, 65535), default=1024),
+    "instances": Field(forms.number(1, 1_000_000)),
+    "per_source": Field(forms.number(1, 1_000_000)),
+    "cps": Field(forms.RATE),
+    "only_from": Field(forms.NETWORK, default=(), many=True),
+    "no_access": Field(forms.NETWORK, default=(), many=True),
+    "access_times": Field(forms.TIMES, default=(), many=True),
+    "log_on_success": Field(
+        forms.closed(("PID", "HOST", "EXIT", "DURATION")), default=(), many=True
+    ),
+    "log_on_failure": Field(forms.closed(("HOST", "ATTEMPT")), default=("HOST",), many=True),
+    "banner": Field(forms.TREE_PATH),
+    "timeout": Field(forms.DURATION),
+    "proxy_protocol": Field(forms.NETWORK, default=(), many=True),
+    "nice": Field(forms.number(-20, 19), default=0),
+    "rlimits": Field(forms.RESOURCE_LIMIT, default=(), many=True),
+}
 _SERVICES = Items(
     model.Service,
-    {
-        "name": Field(forms.SERVICE, required=True),
-        "port": Field(forms.PORT),
-        "protocol": Field(forms.closed(("tcp", "udp")), default="tcp"),
-        "user": Field(forms.ACCOUNT, default="root"),
-        "program": Field(forms.PROGRAM_PATH, required=True),
-        "args": Field(forms.ARGUMENT, default=(), many=True),
-        "isolation": Field(forms.closed(model.Isolation), default=model.Isolation.NAMESPACE),
-        "every": Field(forms.DURATION),
-    },
+    _SERVICE_FIELDS,
     "programs that answer connections on a port, or are run every so often",
     identity=lambda service: str(service.name),
     fault=_service_fault,

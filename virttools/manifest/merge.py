@@ -60,6 +60,7 @@ def conflicts(whole: ParsedLayer) -> tuple[Problem, ...]:
         *_shared("uid", [(user.uid, user.name, user.origin) for user in users]),
         *_shared("gid", [(group.gid, group.name, group.origin) for group in groups]),
         *_shared("port", [(_port(it), it.name, it.origin) for it in services]),
+        *_foreign_addresses(services, [item.value for item in whole.items("addresses")]),
     ]
     return tuple(sorted(found, key=lambda problem: (problem.file, problem.line)))
 
@@ -82,6 +83,18 @@ def _unknown_members(users: Sequence[User], groups: Sequence[Group]) -> list[Pro
         for group in groups
         for name in group.members
         if name not in known
+    ]
+
+
+def _foreign_addresses(services: Sequence[Service], addresses: list[str]) -> list[Problem]:
+    """What services bind to must be an address of the domain; its routes lead to this tree only."""
+    return [
+        _undeclared(
+            it.origin, f"service {quoted(it.name)} binds to", address, addresses or ["none"]
+        )
+        for it in services
+        for address in it.bind
+        if address not in addresses
     ]
 
 

@@ -142,8 +142,45 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `connections` a second; who exceeds it waits `pause` seconds (cps of xinetd.conf(5))."""
+
+    connections: int
+    pause: int
+
+    def __str__(self) -> str:
+        return f"{self.connections} {self.pause}"
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceLimit:
+    """One setrlimit(2): `resource` is "files", "as", …; `value` in bytes, seconds or pieces, None: unlimited."""
+
+    resource: str
+    value: int | None
+
+    def __str__(self) -> str:
+        return f"{self.resource}={'unlimited' if self.value is None else self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSpan:
+    """Minutes of the day, from `start` up to but without `end`; across midnight where end is smaller."""
+
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return "-".join(f"{time // 60}:{time % 60:02}" for time in (self.start, self.end))
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
-    """A program that answers connections on `port`, or a command run `every` so often (seconds)."""
+    """A program that answers connections on `port`, or a command run `every` so often (seconds).
+
+    None: no limit. only_from, no_access, proxy_protocol: networks in canonical form; banner: a file
+    of the tree; timeout: seconds. Every option is named as in xinetd.conf(5) or systemd.socket(5).
+    """
 
     name: str
     port: int | None
@@ -154,6 +191,28 @@ class Service:
     isolation: Isolation
     every: int | None
     origin: Origin
+    groups: tuple[str, ...] = ()
+    wait: bool = False
+    bind: tuple[str, ...] = ()
+    backlog: int = 1024
+    instances: int | None = None
+    per_source: int | None = None
+    cps: Rate | None = None
+    only_from: tuple[str, ...] = ()
+    no_access: tuple[str, ...] = ()
+    access_times: tuple[TimeSpan, ...] = ()
+    log_on_success: tuple[str, ...] = ()
+    log_on_failure: tuple[str, ...] = ("HOST",)
+    banner: PurePosixPath | None = None
+    timeout: int | None = None
+    proxy_protocol: tuple[str, ...] = ()
+    nice: int = 0
+    rlimits: tuple[ResourceLimit, ...] = ()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the program is given the listening socket; of udp, which has no connections, always."""
+        return self.wait or self.protocol == "udp"
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,27 @@ def interface(text: str) -> str:
     return str(found)
 
 
+def network(text: str) -> str:
+    """An address, or a network with its mask, in canonical form. Raises UnfitError."""
+    import ipaddress
+
+    example = "write it as 192.0.2.1, 10.1.0.0/16 or 2001:db8::/32"
+    if "%" in text:
+        raise UnfitError("it has a zone", example)
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+        written = ipaddress.ip_address(text.partition("/")[0])
+    except ValueError as error:
+        raise UnfitError("it is neither IPv4 nor IPv6", example) from error
+    if "/" in text and written != found.network_address:
+        raise UnfitError("it has bits beyond its mask", f"did you mean {quoted(str(found))}?")
+    if isinstance(found, ipaddress.IPv6Network) and found.prefixlen >= 96:
+        mapped = found.network_address.ipv4_mapped
+        if mapped:
+            found = ipaddress.ip_network(f"{mapped}/{found.prefixlen - 96}")
+    return str(found.network_address) if found.num_addresses == 1 else str(found)
+
+
 def _refuse_folders(text: str) -> None:
     if text in {".", ".."}:
         raise UnfitError("it means a folder itself", "name a domain, such as domain1.com")

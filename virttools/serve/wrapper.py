@@ -6,8 +6,6 @@ import stat
 import sys
 
 from virttools.enter import accounts, environment, inside, program
-from virttools.enter.entrance import Entrance
-from virttools.enter.execute import enter
 from virttools.errors import (
     ConfigError,
     NeedsPrivilege,
@@ -16,20 +14,33 @@ from virttools.errors import (
     UsageError,
     VirtError,
 )
-from virttools.serve import routes
+from virttools.serve import become, connection, jail, routes, ucspi
+from virttools.serve.become import Start
+from virttools.serve.connection import Connection
 from virttools.serve.routes import Routes
+from virttools.tree.ground import open_checked
 
-_DAEMON_ERR = 3 << 3 | 3
-"""LOG_DAEMON | LOG_ERR of <syslog.h>."""
+# <syslog.h>: LOG_DAEMON with LOG_ERR and LOG_INFO
+_ERR = 3 << 3 | 3
+_INFO = 3 << 3 | 6
+_LARGEST_FILE = 16 * 2**20
+"""Bytes of a tree's passwd or group that we are willing to read."""
 
 HELP = """\
-Usage: virtuald CONF PROGRAM [ARGUMENT]...
+Usage: virtuald [-v] [-u USER] [--chroot] CONF PROGRAM [ARGUMENT]...
        virtuald --check CONF
        virtuald --explain ADDRESS CONF
 
 Under inetd: run PROGRAM inside the tree that CONF names for the connection's local address.
-A line of CONF is `ADDRESS DIR` or `default DIR`. --check reads CONF and reports every fault,
---explain prints the tree for one address. Messages go to syslog (daemon), never to the client.
+A line of CONF is `ADDRESS DIR`, `ADDRESS:PORT DIR`, `NETWORK/BITS DIR` or `default DIR`; the first
+that fits counts. Messages go to syslog (daemon), never to the client.
+
+  -v, --verbose    log each connection
+  -u, --user USER  become a user of the tree; else the ids stay what inetd made them
+  --chroot         enter by chroot(2) alone, which root inside can leave
+  --check          read CONF, look at its trees, and report every fault
+  --explain        print the tree for ADDRESS, ADDRESS:PORT or [IPV6]:PORT
+  --help           print this
 
 Exit status: 78 CONF is wrong, 68 no route, 77 not permitted, 126 PROGRAM cannot be run,
 127 it is not there; else PROGRAM's own.
@@ -42,24 +53,52 @@ ftp stream tcp nowait root /usr/bin/virtuald virtuald /virtual/conf.ftp /usr/sbi
 class _Log:
     """A connection to syslogd, made outside; from inside a tree sending is one system call."""
 
-    __slots__ = ("prefix", "socket")
+    __slots__ = ("socket",)
 
     def __init__(self) -> None:
-        self.prefix = f"<{_DAEMON_ERR}>virtuald[{os.getpid()}]: ".encode()
         self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
         try:  # noqa: SIM105  contextlib would be loaded for every connection
             self.socket.connect("/dev/log")
         except OSError:
             pass  # no syslogd: the exit status still tells
 
-    def write(self, message: str) -> None:
-        text = message.encode("utf-8", "backslashreplace")
-        if not stat.S_ISSOCK(os.fstat(2).st_mode):
-            os.write(2, b"virtuald: " + text + b"\n")
-        try:  # noqa: SIM105
-            self.socket.send(self.prefix + text)
+    def prefix(self, priority: int) -> bytes:
+        return f"<{priority}>virtuald[{os.getpid()}]: ".encode()
+
+    def write(self, priority: int, message: str) -> None:
+        text = program.shown(message).encode("utf-8", "backslashreplace")
+        try:
+            if not stat.S_ISSOCK(os.fstat(2).st_mode):
+                os.write(2, b"virtuald: " + text + b"\n")
+            self.socket.send(self.prefix(priority) + text)
         except OSError:
-            pass  # not connected
+            pass  # not connected, or no descriptor 2
+
+
+class _Call:
+    """`virtuald [-v] [-u USER] [--chroot] CONF PROGRAM ARGS…`; PROGRAM's own options are left alone."""
+
+    __slots__ = ("argv", "conf", "is_chroot", "is_verbose", "user")
+
+    def __init__(self, words: list[str]) -> None:
+        self.is_verbose = self.is_chroot = False
+        self.user: str | None = None
+        position = 0
+        while position < len(words) and words[position].startswith("-"):
+            word = words[position]
+            if word in ("-u", "--user") and position + 1 < len(words):
+                position += 1
+                self.user = words[position]
+            elif word in ("-v", "--verbose"):
+                self.is_verbose = True
+            elif word == "--chroot":
+                self.is_chroot = True
+            else:
+                raise UsageError(f"cannot serve: there is no option {word}", hint="virtuald --help")
+            position += 1
+        if len(words) < position + 2:
+            raise UsageError("cannot serve: the arguments must be CONF PROGRAM [ARGUMENT]...")
+        self.conf, self.argv = words[position], words[position + 1 :]
 
 
 def main(words: list[str]) -> int:
@@ -76,62 +115,99 @@ def main(words: list[str]) -> int:
         return _explain(words[1], words[2])
     log = _Log()
     try:
-        return _serve(words, log)
+        return _serve(_Call(words), log)
     except VirtError as error:
         faults = error.problems if isinstance(error, ConfigError) else ()
-        log.write("; ".join((error.message, *map(str, faults))))
-        return error.exit_code
+        hint = (f"hint: {error.hint}",) if error.hint else ()
+        log.write(_ERR, "; ".join((error.message, *map(str, faults), *hint)))
+        status = error.exit_code
     except Exception as error:  # noqa: BLE001  a traceback would go to the client
-        log.write(f"internal error: {type(error).__name__}: {error}")
-        return VirtError.exit_code
+        log.write(_ERR, f"internal error: {type(error).__name__}: {error}")
+        status = VirtError.exit_code
+    connection.drop()
+    return status
 
 
-def _serve(words: list[str], log: _Log) -> int:
-    if len(words) < 2:
-        raise UsageError("cannot serve: the arguments must be CONF PROGRAM [ARGUMENT]...")
+def _serve(call: _Call, log: _Log) -> int:
     if os.geteuid() != 0:
-        raise NeedsPrivilege("cannot enter a tree: only root may call chroot(2)")
-    address = _local_address()
-    folder = _read(words[0]).find(_packed(address))
+        raise NeedsPrivilege(
+            "cannot enter a tree: only root may",
+            hint="have inetd start virtuald as root; `virtuald -u USER` drops that inside",
+        )
+    found = connection.read()
+    folder = _folder(call.conf, found)
+    tree_fd, is_host = _open_folder(folder)
+    account = None if call.user is None else _account(tree_fd, call.user, folder)
+    path = program.find(tree_fd, call.argv[0], environment.PATH)
+    made = Start(tree_fd, path, call.argv, _environment(account, found))
+    made.account = account
+    if is_host:
+        made.way = become.HOST
+    elif call.is_chroot:
+        made.way = become.CHROOT
+    made.hostname = _hostname(tree_fd, folder)
+    made.fail_fd, made.prefix = log.socket.fileno(), log.prefix(_ERR)
+    if call.is_verbose:
+        log.write(_INFO, f"connection from {_end(found.remote)} to {_end(found.local)}: {folder}")
+    return become.become(made)
+
+
+def _folder(conf: str, found: Connection) -> str:
+    read = _read(conf)
+    packed = routes.pack(found.local[0].partition("%")[0])
+    folder = None if packed is None else read.find(packed, found.local[1])
     if folder is None:
-        raise UnknownDomain(f"cannot serve {address}: {words[0]} has no route for it")
-    tree_fd = _open_folder(folder)
-    account = accounts.root(b"", b"")
-    env = environment.build(dict(os.environb), account, [])
-    path = program.find(tree_fd, words[1], environment.PATH)
-    entrance = Entrance(tree_fd, path, words[1:], env=env)
-    entrance.fail_fd, entrance.prefix = log.socket.fileno(), log.prefix
-    return enter(entrance)
+        raise UnknownDomain(f"cannot serve {_end(found.local)}: {conf} has no route for it")
+    if found.is_shared and len(read.folders()) > 1:
+        # The program would be given the datagrams of all domains, and answer for one.
+        raise ConfigError(
+            f"cannot serve {_end(found.local)}: its socket takes datagrams to every address",
+            hint="give inetd one line for each address, as in `192.0.2.1:tftp dgram udp wait …`",
+        )
+    return folder
 
 
-def _local_address() -> str:
-    """The address that the client of descriptor 0 connected to, as getsockname(2) has it."""
-    try:
-        connection = _socket.socket(fileno=0)
-    except OSError as error:
-        raise UsageError(
-            f"cannot tell the local address: descriptor 0 is no connection: {error.strerror}"
-        ) from error
-    try:
-        name = connection.getsockname()
-    finally:
-        connection.detach()
-    if not isinstance(name, tuple):
-        raise UsageError("cannot tell the local address: descriptor 0 is no internet connection")
-    return str(name[0])
+def _end(place: tuple[str, int] | None) -> str:
+    if place is None:
+        return "nobody"
+    address = ucspi.shown(place[0])
+    return f"[{address}]:{place[1]}" if ":" in address else f"{address}:{place[1]}"
 
 
-def _packed(address: str) -> bytes:
-    packed = routes.pack(address)
-    if packed is None:
-        raise UsageError(f"cannot read {address!r}: not an IPv4 or IPv6 address")
-    return packed
+def _environment(account: accounts.Account | None, found: Connection) -> dict[bytes, bytes]:
+    environ = dict(os.environb)
+    if environment.is_coerced(environ):
+        try:
+            with open("/proc/self/environ", "rb", buffering=0) as file:
+                environ = environment.given(environ, file.read())
+        except OSError:
+            del environ[b"LC_CTYPE"]
+    env = environment.build(environ, account or accounts.root(b"", b""), [])
+    env.update(ucspi.variables(found.protocol, found.local, found.remote))
+    return env
+
+
+def _account(tree_fd: int, user: str, folder: str) -> accounts.Account:
+    passwd = inside.read(tree_fd, "/etc/passwd", _LARGEST_FILE) or b""
+    group = inside.read(tree_fd, "/etc/group", _LARGEST_FILE) or b""
+    account = accounts.find(passwd, group, os.fsencode(user))
+    if account is None:
+        raise ConfigError(f"cannot become {user}: {folder} has no such user in its /etc/passwd")
+    return account
+
+
+def _hostname(tree_fd: int, folder: str) -> bytes:
+    """What the tree's /etc/hostname says, or else the name of its folder."""
+    said = (inside.read(tree_fd, "/etc/hostname", 1024) or b"").strip().decode("ascii", "replace")
+    is_name = inside.is_domain(said.lower())
+    return jail.hostname(said if is_name else os.path.basename(folder.rstrip("/")))
 
 
 def _read(conf: str) -> Routes:
     try:
-        with open(conf, "rb", buffering=0) as file:
-            found = os.fstat(file.fileno())
+        fd = os.open(conf, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb", buffering=0) as file:
+            found = os.fstat(fd)
             text = file.read()
     except OSError as error:
         raise ConfigError(f"cannot read {conf}: {error.strerror}") from error
@@ -140,42 +216,51 @@ def _read(conf: str) -> Routes:
             f"cannot trust {conf}: others may change it",
             hint=f"`chown root {conf}` and `chmod go-w {conf}`",
         )
-    return routes.parse(os.fsdecode(text), conf)
+    return routes.parse(os.fsdecode(text or b""), conf)
 
 
-def _open_folder(folder: str) -> int:
+def _open_folder(folder: str) -> tuple[int, bool]:
+    """The tree, which nobody but root can change or swap, and whether it is the host itself."""
     try:
-        tree_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-        parent_fd = os.open("..", os.O_PATH | os.O_DIRECTORY, dir_fd=tree_fd)
+        tree_fd = open_checked(folder, make=False)
     except OSError as error:
         raise ConfigError(f"cannot enter {folder}: {error.strerror}") from error
-    inside.check_owner(parent_fd, os.path.dirname(folder.rstrip("/")) or "/")
-    inside.check_owner(tree_fd, folder)
-    os.close(parent_fd)
-    return tree_fd
+    is_host = os.path.samestat(os.fstat(tree_fd), os.stat("/"))
+    if is_host:
+        from virttools import settings
+
+        if not settings.load({}).allow_host:
+            raise NeedsPrivilege(
+                f"cannot enter {folder}: it is the host itself",
+                hint=f"`allow_host = true` in {settings.FILE} permits it",
+            )
+    return tree_fd, is_host
 
 
 def _check(conf: str) -> int:
     found = _read(conf)
-    folders = sorted({*found.folders.values(), *([found.default] if found.default else [])})
-    problems = [*found.repeated, *(p for folder in folders if (p := _fault(conf, folder)))]
+    folders = found.folders()
+    problems = [*found.hidden(), *(p for folder in folders if (p := _fault(conf, folder)))]
     if problems:
         raise ConfigError(f"cannot use {conf} as it is", problems=tuple(problems))
-    sys.stdout.write(f"{conf}: {len(found.folders)} addresses, {len(folders)} trees\n")
+    sys.stdout.write(f"{conf}: {len(found.routes)} addresses, {len(folders)} trees\n")
     return 0
 
 
 def _fault(conf: str, folder: str) -> Problem | None:
     try:
-        os.close(_open_folder(folder))
+        os.close(_open_folder(folder)[0])
     except VirtError as error:
         return Problem(conf, 0, error.message)
     return None
 
 
-def _explain(address: str, conf: str) -> int:
-    folder = _read(conf).find(_packed(address))
+def _explain(place: str, conf: str) -> int:
+    asked = routes.endpoint(place)
+    if asked is None:
+        raise UsageError(f"cannot read {place!r}: not an IPv4 or IPv6 address, nor one with a port")
+    folder = _read(conf).find(*asked)
     if folder is None:
-        raise UnknownDomain(f"cannot serve {address}: {conf} has no route for it")
+        raise UnknownDomain(f"cannot serve {place}: {conf} has no route for it")
     sys.stdout.write(f"{folder}\n")
     return 0

@@ -121,6 +121,15 @@ def head(first_line: bytes, name: str) -> Head:
         raise _damaged(name, error) from error
 
 
+def layers(first_line: bytes, name: str) -> tuple[Layer, ...]:
+    """The manifest's layers, from the first line of a record. Raises ApplyError as `head` does."""
+    try:
+        found = json.loads(first_line.rstrip() + b"]}")
+        return tuple(Layer(layer["file"], layer["text"]) for layer in found["layers"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(name, error) from error
+
+
 def decode(text: bytes, name: str) -> Record:
     """Read a record back; `name` is for messages. Raises ApplyError where it is not one of ours."""
     try:

@@ -14,6 +14,7 @@ from virttools.tree.locks import Lock, Locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from virttools.manifest.model import Layer
     from virttools.tree.record import Head, Record
 
 _FOLDERS = ("records", "store", "staging", "locks", "log")
@@ -144,6 +145,14 @@ class Root:
             with open(self._open_record(name), "rb") as file:
                 found.append(head(file.readline(), f"the record of {name}"))
         return tuple(found)
+
+    def read_layers(self, name: str) -> "tuple[Layer, ...]":
+        """The manifest a domain was built from, without what was built. Raises as `read_record`."""
+        from virttools.tree.record import layers
+
+        self.require(name, "read the record of")
+        with open(self._open_record(name), "rb") as file:
+            return layers(file.readline(), f"the record of {name}")
 
     def addresses(self) -> dict[str, tuple[str, ...]]:
         """The addresses of every domain, by its name."""

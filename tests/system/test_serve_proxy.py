@@ -1,0 +1,147 @@
+"""Clients behind a proxy: who they are is what its PROXY header says, and only a trusted proxy's."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.server import Server, connect, read, serving, until
+from tests.system.serving import domain, free_ports, lines, live, refused, small_root
+from virttools.serve.proxyprotocol import V2_SIGNATURE
+
+pytestmark = pytest.mark.usefixtures("as_root")
+HERE, OTHER = "127.0.87.1", "127.0.87.2"
+PROXY, STRANGER = "127.0.87.100", "127.0.87.200"
+PORTS = free_ports(("who", "echo", "one", "from", "plain"))
+CLIENT = b"PROXY TCP4 192.0.2.9 192.0.2.1 4711 21\r\n"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("proxy")
+    with small_root(folder) as (virt, service):
+        domain(virt, "one.test", HERE, service, *map(table, ("who", "echo", "one", "from")))
+        domain(virt, "two.test", OTHER, service, f'name = "plain"\nport = {PORTS["plain"]}')
+        with serving(virt.root, folder) as started:
+            yield started
+
+
+def table(name: str) -> str:
+    program = {"echo": "echo", "one": "hold"}.get(name, "who")
+    limit = {"one": "per_source = 1", "from": 'only_from = ["192.0.2.0/24"]'}.get(name, "")
+    return (
+        f'name = "{name}"\nport = {PORTS[name]}\nargs = ["{program}"]\n{limit}\n'
+        f'proxy_protocol = ["{PROXY}"]'
+    )
+
+
+def ask(name: str, sent: bytes, source: str = PROXY) -> str:
+    with connect(HERE, PORTS[name], source) as client:
+        with contextlib.suppress(OSError):  # it was closed before all was said
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+        return read(client)
+
+
+def told(remote: str, local: str) -> str:
+    return f"one.test remote={remote} local={local} uid=0 "
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (CLIENT, told("192.0.2.9", "192.0.2.1")),
+        (b"PROXY TCP6 2001:db8::9 2001:db8::1 1 2\r\n", told("2001:db8::9", "2001:db8::1")),
+        (b"PROXY UNKNOWN\r\n", told(PROXY, HERE)),
+        (
+            V2_SIGNATURE + b"\x21\x11\0\x0c" + bytes([192, 0, 2, 9, 192, 0, 2, 1, 0, 80, 0, 21]),
+            told("192.0.2.9", "192.0.2.1"),
+        ),
+        (V2_SIGNATURE + b"\x20\0\0\0", told(PROXY, HERE)),
+        (b"GET / HTTP/1.0\r\n\r\n", ""),
+        (b"PROXY TCP4 192.0.2.9 192.0.2.1 4711\r\n", ""),
+        (b"", ""),
+    ],
+)
+def test_the_client_is_who_the_header_names(running: Server, header: bytes, expected: str) -> None:
+    """In both versions; a header that is none, or none at all, is no connection."""
+    assert ask("who", header).startswith(expected)
+    assert bool(ask("who", header)) is bool(expected)
+
+
+def test_what_follows_the_header_is_the_programs(running: Server) -> None:
+    """Not a byte more is taken, in one packet with the header or in pieces."""
+    assert ask("echo", CLIENT + b"x" * 50_000) == "x" * 50_000
+    with connect(HERE, PORTS["echo"], PROXY) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in CLIENT + b"hello":
+            client.sendall(bytes([byte]))
+        client.shutdown(socket.SHUT_WR)
+        assert read(client) == "hello"
+
+
+def test_a_stranger_names_nobody(running: Server) -> None:
+    """His header is taken for what he says to the program."""
+    assert ask("who", b"", STRANGER).startswith(told(STRANGER, HERE))
+    assert ask("echo", CLIENT, STRANGER).encode() == CLIENT
+
+
+def test_limits_are_of_the_client_not_of_the_proxy(running: Server) -> None:
+    """per_source and only_from see the address in the header."""
+    assert ask("from", CLIENT) != ""
+    assert ask("from", CLIENT.replace(b"192.0.2.9", b"203.0.113.9")) == ""
+    with (
+        connect(HERE, PORTS["one"], PROXY) as first,
+        connect(HERE, PORTS["one"], PROXY) as second,
+        connect(HERE, PORTS["one"], PROXY) as third,
+    ):
+        first.sendall(CLIENT)
+        assert first.recv(5) == b"held\n"
+        second.sendall(CLIENT)
+        assert read(second) == ""
+        third.sendall(CLIENT.replace(b"192.0.2.9", b"192.0.2.10"))
+        assert third.recv(5) == b"held\n"
+    until(lambda: live(running, "one", "one.test") == 0, "the ends were not seen")
+    assert refused(running, "one", "one.test") == {"per_source": 1}
+
+
+def test_a_silent_proxy_keeps_nobody_waiting(running: Server) -> None:
+    """Others are answered meanwhile; after a few seconds it is refused, which is logged."""
+    before = refused(running, "who", "one.test").get("proxy", 0)
+    silent = [connect(HERE, PORTS["who"], PROXY) for _ in range(50)]
+    for number, client in enumerate(silent):
+        client.sendall(CLIENT[: number % len(CLIENT)])
+    with connect(OTHER, PORTS["plain"]) as client:
+        assert read(client).startswith("two.test")
+    assert ask("who", CLIENT).startswith("one.test")
+    assert [read(client) for client in silent] == [""] * 50
+    for client in silent:
+        client.close()
+    assert refused(running, "who", "one.test")["proxy"] == before + 50
+    assert lines(running, "FAIL: who proxy_header domain=one.test", f"from={PROXY}")
+
+
+def test_a_drained_server_still_reads_headers(tmp_path: Path) -> None:
+    """What was accepted before TERM is answered."""
+    with small_root(tmp_path) as (virt, service):
+        domain(virt, "one.test", HERE, service, table("who").replace(str(PORTS["who"]), "19871"))
+        with serving(virt.root, tmp_path) as server, connect(HERE, 19871, PROXY) as client:
+            client.sendall(CLIENT[:20])
+            until(lambda: is_taken(client), "nobody has read the half of it")
+            server.process.terminate()
+            server.wait_for("draining")
+            client.sendall(CLIENT[20:])
+            assert read(client).startswith(told("192.0.2.9", "192.0.2.1"))
+            assert server.process.wait(60) == 0
+
+
+def is_taken(client: socket.socket) -> bool:
+    """Whether the other end of a connection has read all that was sent (proc(5): rx_queue is 0)."""
+    port = f":{client.getsockname()[1]:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[2].endswith(port) and words[3] == "01":
+            return words[4].endswith(":00000000")
+    return False

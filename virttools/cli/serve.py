@@ -1,0 +1,258 @@
+"""`virt serve`: starts the resident server; asks a running one how it is. Loads no typer: it stays in memory."""
+
+import _socket
+import marshal
+import os
+import sys
+
+from virttools import __version__, settings
+from virttools.errors import Busy, NeedsPrivilege, UnknownDomain, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from virttools.serve.board import Board
+    from virttools.serve.status import Status
+    from virttools.settings import Settings
+
+HELP = """\
+Usage: virt serve [--inetd FILE] [--spawners N] [--drain SECONDS] [--log syslog|stderr]
+       virt serve --check [--inetd FILE]
+       virt serve --status
+       virt serve --metrics FILE
+
+Answer the services of all domains, each connection by a fresh process inside its domain.
+What is served is in the domains' manifests, or in an inetd.conf. It stays in the foreground.
+
+  --inetd FILE     serve an inetd.conf; lines that run virtuald are served directly
+  --spawners N     processes that accept [default: one per core]
+  --drain SECONDS  how long SIGTERM waits for connections to end [default: 30]
+  --log WHERE      syslog or stderr [default: syslog where there is one]
+  --check          read all that is declared, and report what is wrong
+  --status         what the running server serves, and its counters
+  --metrics FILE   write the counters as a Prometheus text file
+  -h, --help       print this
+
+Signals: HUP reloads, TERM drains and ends, USR2 replaces the program and keeps all connections.
+
+Example: virt serve --log stderr
+"""
+_MOST_SPAWNERS = 64
+_PLACE = ".virt/serve.sock"
+
+
+class Options:
+    """What the words after `virt serve` ask for."""
+
+    __slots__ = ("drain", "inetd", "is_check", "is_status", "log", "metrics", "spawners")
+
+    def __init__(self) -> None:
+        self.inetd: str | None = None
+        self.metrics: str | None = None
+        self.is_check = self.is_status = False
+        self.log = ""
+        self.drain = 30
+        self.spawners = 0
+
+
+def main(words: list[str], *, root: str | None, as_json: bool) -> int:
+    """Serve one `virt serve WORDS…`. Raises VirtError."""
+    if words[:1] in (["--help"], ["-h"]):
+        sys.stdout.write(HELP)
+        return 0
+    options = read(words)
+    here = settings.load(os.environ, root=root)
+    if options.is_status or options.metrics is not None:
+        return _tell(here, options, as_json=as_json)
+    if os.geteuid() != 0:
+        raise NeedsPrivilege("cannot serve: only root may enter trees", hint="use sudo")
+    if options.is_check:
+        board = _board(here, options)
+        for note in board.notes:
+            sys.stderr.write(f"{note}\n")
+        sys.stdout.write(f"{len(board.endpoints)} endpoints, {len(board.targets)} services\n")
+        return 1 if board.notes else 0
+    return _serve(here, options, words)
+
+
+def read(words: list[str]) -> Options:
+    """Read the options. Raises UsageError."""
+    options = Options()
+    rest = list(words)
+    while rest:
+        name, has_value, value = rest.pop(0).partition("=")
+        if name in ("--check", "--status") and not has_value:
+            options.is_check |= name == "--check"
+            options.is_status |= name == "--status"
+            continue
+        if name not in ("--inetd", "--metrics", "--log", "--drain", "--spawners"):
+            raise _wrong(f"cannot read {name!r}: there is no such option")
+        if not has_value:
+            if not rest:
+                raise _wrong(f"cannot read {name}: it needs a value")
+            value = rest.pop(0)
+        _set(options, name, value)
+    return options
+
+
+def _set(options: Options, name: str, value: str) -> None:
+    if name == "--inetd":
+        options.inetd = os.path.abspath(value)
+    elif name == "--metrics":
+        options.metrics = os.path.abspath(value)
+    elif name == "--log":
+        if value not in ("syslog", "stderr"):
+            raise _wrong(f"cannot read --log {value}: it must be syslog or stderr")
+        options.log = value
+    elif name == "--drain":
+        options.drain = _number(name, value, 0, 86400)
+    else:
+        options.spawners = _number(name, value, 1, _MOST_SPAWNERS)
+
+
+def _number(name: str, value: str, least: int, most: int) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 9 and least <= int(value) <= most):
+        raise _wrong(f"cannot read {name} {value}: it must be a number from {least} to {most}")
+    return int(value)
+
+
+def _wrong(message: str) -> UsageError:
+    return UsageError(message, hint="virt serve --help")
+
+
+def _board(here: "Settings", options: Options) -> "Board":
+    from virttools.domains import serving
+
+    if options.inetd is not None:
+        return serving.inetd(options.inetd, allow_host=here.allow_host)
+    return serving.declared(here.root)
+
+
+def _control(here: "Settings", options: Options) -> str:
+    """Where a running server answers: below the root, which every `virt` knows."""
+    if options.inetd is not None and not os.path.isdir(f"{here.root}/.virt"):
+        return ""
+    return f"{here.root}/{_PLACE}"
+
+
+def _serve(here: "Settings", options: Options, words: list[str]) -> int:
+    from virttools.serve import supervisor
+    from virttools.serve.journal import Journal
+
+    control = _control(here, options)
+    is_successor = supervisor.STATE in os.environ
+    if control and not is_successor and _ask(control) is not None:
+        raise Busy(
+            f"cannot serve {here.root}: a server is there already",
+            hint="`virt serve --status` tells its pid; `kill -HUP PID` has it reload",
+        )
+    to_stderr = options.log == "stderr" or (not options.log and not os.path.exists("/dev/log"))
+    command = supervisor.own_command()
+    chosen = supervisor.Settings(
+        lambda: _board(here, options),
+        control=control,
+        cores=options.spawners or len(os.sched_getaffinity(0)),
+        drain_seconds=options.drain,
+        journal=Journal(to_stderr=to_stderr),
+        successor=command,
+        check=[*command, "--check"],
+    )
+    return supervisor.Supervisor(chosen).run()
+
+
+def _tell(here: "Settings", options: Options, *, as_json: bool) -> int:
+    from virttools.cli.output import Output
+    from virttools.serve import metrics, status
+
+    told = _ask(f"{here.root}/{_PLACE}")
+    if told is None:
+        raise UnknownDomain(
+            f"cannot ask the server of {here.root}: none runs", hint="`virt serve` starts one"
+        )
+    found = _read_status(told)
+    if options.metrics is not None:
+        metrics.write(options.metrics, found)
+    if not options.is_status:
+        return 0
+    output = Output(
+        here, json=as_json, verbose=False, quiet=False, color="NO_COLOR" not in os.environ
+    )
+    if as_json:
+        output.result("serve", found.document())
+        return 0
+    output.note(
+        f"pid {found.pid}, up {found.uptime} s, {found.spawners} spawners, {found.reloads} reloads,"
+        f" {found.unrouted} connections to no domain"
+    )
+    output.table(status.HEADING, status.rows(found))
+    if found.periodic:
+        output.table(status.PERIODIC_HEADING, status.periodic_rows(found))
+    return 0
+
+
+def _ask(path: str) -> bytes | None:
+    """What the server at that socket says; None where none does."""
+    folder, _, name = path.rpartition("/")
+    try:
+        folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    except PermissionError as error:
+        raise NeedsPrivilege(f"cannot open {folder}: {error.strerror}", hint="use sudo") from error
+    except OSError:
+        return None
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection.settimeout(10.0)
+        connection.connect(f"/proc/self/fd/{folder_fd}/{name}")
+        parts = []
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+        return b"".join(parts) or None
+    except PermissionError as error:
+        raise NeedsPrivilege(f"cannot ask {path}: {error.strerror}", hint="use sudo") from error
+    except OSError:
+        return None
+    finally:
+        connection.close()
+        os.close(folder_fd)
+
+
+def _read_status(told: bytes) -> "Status":
+    from virttools.serve import ledger, status
+
+    pid, uptime, spawners, counts, rows = marshal.loads(told)  # noqa: S302  root's own socket
+    served, periodic = [], []
+    for service, domain, every, places, row in rows:
+        refused = dict(zip(ledger.REASONS, row[ledger.REFUSED :], strict=False))
+        if every:
+            periodic.append(
+                status.Periodic(
+                    command=service,
+                    domain=domain,
+                    every=every,
+                    runs=row[ledger.ACCEPTED],
+                    failed=row[ledger.FAILED],
+                    is_running=row[ledger.LIVE] > 0,
+                )
+            )
+            continue
+        served.append(
+            status.Served(
+                service=service,
+                domain=domain,
+                listens=tuple(places),
+                live=row[ledger.LIVE],
+                served=row[ledger.ACCEPTED],
+                failed=row[ledger.FAILED],
+                refused=tuple(refused.items()),
+            )
+        )
+    return status.Status(
+        version=__version__,
+        pid=pid,
+        uptime=int(uptime),
+        spawners=len(spawners),
+        reloads=counts[0],
+        failed_reloads=counts[1],
+        unrouted=counts[2],
+        served=tuple(served),
+        periodic=tuple(periodic),
+    )

@@ -1,0 +1,84 @@
+"""What all domains declare to be served, and the routes files of virtuald that say so."""
+
+import os
+from dataclasses import dataclass
+
+from virttools.errors import ConfigError
+from virttools.manifest.load import reload
+from virttools.serve import services
+from virttools.serve.services import Declared
+from virttools.tree.root import Root, open_root
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """The routes files that were written, those that are no longer needed and went, and the others."""
+
+    written: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+
+def declared(root_path: str) -> tuple[Declared, ...]:
+    """The services of every domain, as its manifest was when it was built."""
+    with open_root(root_path) as root:
+        return _declared(root)
+
+
+def _declared(root: Root) -> tuple[Declared, ...]:
+    return tuple(
+        one
+        for name in root.domains()
+        for one in services.declared(name, reload(root.read_layers(name)))
+    )
+
+
+def sync(root_path: str) -> Synced:
+    """Write `conf.SERVICE` for each service that a domain declares, all or none, each by one rename.
+
+    Raises ConfigError where one is there that somebody else wrote.
+    """
+    with open_root(root_path) as root, root.lock_all():
+        wanted = services.routes(_declared(root), root.path)
+        there = {name: _read(root.fd, name) for name in sorted(os.listdir(root.fd))
+                 if name.startswith("conf.")}  # fmt: skip
+        foreign = [name for name in wanted if not _is_ours(there.get(name, services.MARK))]
+        if foreign:
+            raise ConfigError(
+                f"cannot write {root.path}/{foreign[0]}: it was written by hand",
+                hint=f"move it away, or make its first line `{services.MARK}`",
+            )
+        written = [name for name in sorted(wanted) if there.get(name) != wanted[name]]
+        for name in written:
+            _write(root.fd, name, wanted[name].encode())
+        removed = [name for name, text in there.items() if name not in wanted and _is_ours(text)]
+        for name in removed:
+            os.unlink(name, dir_fd=root.fd)
+        unchanged = tuple(name for name in sorted(wanted) if name not in written)
+        return Synced(tuple(written), tuple(removed), unchanged)
+
+
+def _is_ours(text: str) -> bool:
+    return text.startswith(services.MARK)
+
+
+def _read(root_fd: int, name: str) -> str:
+    """What a routes file says, or "" where it is none."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with open(os.open(name, flags, dir_fd=root_fd), encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _write(root_fd: int, name: str, content: bytes) -> None:
+    """Beside it, then renamed over it: a connection meanwhile reads the old file or the new one."""
+    beside = f".{name}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(beside, flags, 0o600, dir_fd=root_fd), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), 0o644)
+        os.fsync(file.fileno())
+    os.rename(beside, name, src_dir_fd=root_fd, dst_dir_fd=root_fd)

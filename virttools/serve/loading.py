@@ -1,0 +1,126 @@
+"""Doer: has a short-lived process read what is declared and build namespaces, so that the server stays small.
+
+What goes wrong there, and what it loads, leaves no trace in the server.
+"""
+
+import _pickle  # pickle loads re
+import _socket
+import os
+from array import array
+
+from virttools.errors import ConfigError, VirtError
+from virttools.serve.board import Board
+from virttools.serve.namespaces import Home, build
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+Key = tuple[str, int, int, str]
+_PAIR = array("i", [0, 0])
+
+
+class Loaded:
+    """A board, and descriptors of the namespaces that it needs and that were not there before."""
+
+    __slots__ = ("board", "namespaces")
+
+    def __init__(self, board: Board, namespaces: dict[Key, tuple[int, int]]) -> None:
+        self.board = board
+        self.namespaces = namespaces
+
+
+def load(read: "Callable[[], Board]", home: Home, there: "frozenset[Key]") -> Loaded:
+    """Read what is to be served. there: the namespaces that need not be built.
+
+    Raises VirtError, of the class that reading it raised.
+    """
+    result_fd = os.memfd_create("virt-serve-board")
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        _read_and_build(read, home, there, result_fd, theirs)
+    theirs.close()
+    found = _receive(ours)
+    os.waitpid(pid, 0)
+    ours.close()
+    with open(result_fd, "rb") as file:
+        file.seek(0)
+        text = file.read()
+    outcome = _pickle.loads(text) if text else ("it ended without an answer", None, (), 70)
+    if isinstance(outcome, Board):
+        return Loaded(outcome, found)
+    for pair in found.values():
+        for fd in pair:
+            os.close(fd)
+    raise _error(*outcome)
+
+
+def _error(
+    message: str, hint: str | None, problems: "tuple[tuple[str, int, str], ...]", status: int
+) -> VirtError:
+    from virttools.errors import Problem
+
+    error = ConfigError(
+        message, hint=hint, problems=tuple(Problem(*problem) for problem in problems)
+    )
+    error.exit_code = status
+    return error
+
+
+def _receive(ours: _socket.socket) -> dict[Key, tuple[int, int]]:
+    found: dict[Key, tuple[int, int]] = {}
+    space = _socket.CMSG_SPACE(_PAIR.itemsize * 2)
+    while True:
+        message, rights, _, _ = ours.recvmsg(8192, space)
+        if not message:
+            return found
+        pair = array("i", rights[0][2])
+        for fd in pair:
+            os.set_inheritable(fd, False)
+        found[_pickle.loads(message)] = (pair[0], pair[1])
+
+
+def _read_and_build(
+    read: "Callable[[], Board]",
+    home: Home,
+    there: "frozenset[Key]",
+    result_fd: int,
+    theirs: _socket.socket,
+) -> "NoReturn":
+    status = 70
+    outcome: object = None
+    try:
+        outcome = read()
+        assert isinstance(outcome, Board)
+        _build(outcome, home, there, theirs)
+        status = 0
+    except VirtError as error:
+        problems = getattr(error, "problems", ())
+        plain = tuple((one.file, one.line, one.message) for one in problems)
+        outcome = (error.message, error.hint, plain, error.exit_code)
+    except Exception as error:  # noqa: BLE001  the server goes on with what it has
+        outcome = (f"internal error: {type(error).__name__}: {error}", None, (), 70)
+    finally:
+        os.write(result_fd, _pickle.dumps(outcome))
+        os._exit(status)
+
+
+def _build(board: Board, home: Home, there: "frozenset[Key]", theirs: _socket.socket) -> None:
+    done = set(there)
+    for target in board.targets:
+        place = target.place
+        if place.isolation != "namespace" or place.key() in done:
+            continue
+        done.add(place.key())
+        try:
+            pair = build(home, place)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot build the namespaces of {place.domain}: {error.strerror}"
+            ) from error
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", pair).tobytes())
+        theirs.sendmsg([_pickle.dumps(place.key())], [rights])
+        for fd in pair:
+            os.close(fd)

@@ -1,0 +1,97 @@
+"""Doer: the server's counters as a Prometheus text file, for the textfile collector of a node exporter."""
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+from virttools.serve.status import Status
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+_HELP_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n"})
+
+
+def text(status: Status) -> str:
+    """The metrics in the Prometheus text format 0.0.4; the time series of a domain go when it goes."""
+    lines: list[str] = []
+    pairs = [((("service", it.service), ("domain", it.domain)), it) for it in status.served]
+    jobs = [((("command", it.command), ("domain", it.domain)), it) for it in status.periodic]
+    _add(
+        lines, "info", "gauge", "The version of the server.", [((("version", status.version),), 1)]
+    )
+    _add(lines, "uptime_seconds", "gauge", "Seconds since the start.", [((), status.uptime)])
+    _add(lines, "spawners", "gauge", "Processes that start programs.", [((), status.spawners)])
+    _add(
+        lines,
+        "reloads_total",
+        "counter",
+        "Reloads of the configuration.",
+        [
+            ((("result", "done"),), status.reloads),
+            ((("result", "refused"),), status.failed_reloads),
+        ],
+    )
+    _add(lines, "unrouted_total", "counter", "Connections to no domain.", [((), status.unrouted)])
+    _add(lines, "lost_log_lines_total", "counter", "Log lines not sent.", [((), status.lost)])
+    _add(lines, "connections", "gauge", "Live connections.", [(of, it.live) for of, it in pairs])
+    _add(
+        lines,
+        "served_total",
+        "counter",
+        "Connections served.",
+        [(of, it.served) for of, it in pairs],
+    )
+    _add(
+        lines,
+        "failed_total",
+        "counter",
+        "Programs that could not be started.",
+        [(of, it.failed) for of, it in pairs],
+    )
+    refusals = [
+        ((*of, ("reason", reason)), count) for of, it in pairs for reason, count in it.refused
+    ]
+    _add(lines, "refused_total", "counter", "Connections refused by a limit.", refusals)
+    _add(lines, "runs_total", "counter", "Periodic runs.", [(of, it.runs) for of, it in jobs])
+    _add(
+        lines,
+        "failed_runs_total",
+        "counter",
+        "Periodic runs that failed.",
+        [(of, it.failed) for of, it in jobs],
+    )
+    return "".join(line + "\n" for line in lines)
+
+
+def _add(
+    lines: list[str],
+    name: str,
+    kind: str,
+    told: str,
+    samples: Iterable[tuple[tuple[tuple[str, str], ...], int]],
+) -> None:
+    whole = f"virt_serve_{name}"
+    lines += [f"# HELP {whole} {told.translate(_HELP_ESCAPES)}", f"# TYPE {whole} {kind}"]
+    for labels, value in samples:
+        inside = ",".join(f'{key}="{label.translate(_ESCAPES)}"' for key, label in labels)
+        lines.append(f"{whole}{{{inside}}} {value}" if inside else f"{whole} {value}")
+
+
+def write(path: str, status: Status) -> None:
+    """Write the file anew, at once: who reads it sees the old one or the new one. Raises OSError.
+
+    Its folder is trusted to be one that only root may write to.
+    """
+    folder, name = os.path.split(path)
+    # a collector takes *.prom, so not what is being written
+    beside = os.path.join(folder, f".{name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside)  # of one that was killed while it wrote, with our number
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text(status))
+            os.fchmod(fd, 0o644)
+        os.rename(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise

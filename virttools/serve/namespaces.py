@@ -1,0 +1,95 @@
+"""Doer: builds the mount and uts namespaces of a domain once, and enters and leaves them per connection."""
+
+import os
+
+from virttools import linux
+from virttools.serve import jail
+from virttools.serve.board import Place
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY
+
+
+class Home:
+    """The namespaces that this process came from, to build others from and return to."""
+
+    __slots__ = ("mount_fd", "root_fd", "uts_fd")
+
+    def __init__(self) -> None:
+        self.mount_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        self.uts_fd = os.open("/proc/self/ns/uts", os.O_RDONLY)
+        self.root_fd = os.open("/", _FOLDER)
+
+    def back(self) -> None:
+        linux.setns(self.mount_fd, linux.CLONE_NEWNS)
+        linux.setns(self.uts_fd, linux.CLONE_NEWUTS)
+
+
+def build(home: Home, place: Place) -> tuple[int, int]:
+    """Descriptors of a mount namespace whose root is the place's folder, and of its uts namespace.
+
+    The process must have one thread. Raises OSError.
+    """
+    here_fd = os.open("/proc/self/ns", _FOLDER)
+    tree_fd = os.open(place.folder, _FOLDER | os.O_NOFOLLOW)
+    try:
+        clone_fd = jail.clone(tree_fd)
+        jail.enter(clone_fd, jail.hostname(place.hostname))
+        os.close(clone_fd)
+        mount_fd = os.open("mnt", os.O_RDONLY, dir_fd=here_fd)
+        uts_fd = os.open("uts", os.O_RDONLY, dir_fd=here_fd)
+    finally:
+        home.back()
+        os.close(tree_fd)
+        os.close(here_fd)
+    return mount_fd, uts_fd
+
+
+class Way:
+    """The way of one thread, with a root of its own (CLONE_FS), into a place and back.
+
+    Nothing but system calls may run between `enter` and `leave`: what is looked up there is a tenant's.
+    """
+
+    __slots__ = ("_descriptors", "_home", "_named", "_place")
+
+    def __init__(self, home: Home, descriptors_fd: int) -> None:
+        linux.unshare(linux.CLONE_FS)
+        self._home = home
+        self._descriptors = descriptors_fd
+        self._named: Place | None = None
+        self._place: Place | None = None
+
+    def enter(self, place: Place, numbers: tuple[str, str]) -> None:
+        """Enter; numbers: the supervisor's descriptors of the namespaces, in /proc/SUPERVISOR/fd.
+
+        They are opened anew each time: a process with few descriptors starts others faster.
+        """
+        if place.isolation == "none":
+            return
+        self._place = place
+        if place.isolation == "chroot":
+            os.chroot(place.folder)
+            os.chdir("/")
+            return
+        if place is not self._named:
+            self._named = None
+            self._join(numbers[1], linux.CLONE_NEWUTS)
+            self._named = place
+        self._join(numbers[0], linux.CLONE_NEWNS)
+
+    def _join(self, number: str, kind: int) -> None:
+        fd = os.open(number, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptors)
+        try:
+            linux.setns(fd, kind)
+        finally:
+            os.close(fd)
+
+    def leave(self) -> None:
+        """Come back. The uts namespace stays: the next one that is entered replaces it."""
+        place, self._place = self._place, None
+        if place is None:
+            return
+        if place.isolation == "chroot":
+            linux.chroot_fd(self._home.root_fd)
+        else:
+            linux.setns(self._home.mount_fd, linux.CLONE_NEWNS)
