@@ -26,7 +26,7 @@ MODULES = {
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
         enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
-        serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.ucspi serve.schedule serve.status
+        serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.status
     """,
     "reader": """
         settings
