@@ -47,7 +47,7 @@ MODULES = {
         serve.internal serve.metrics serve.notify serve.proxied
         enter.signals
         serve.become serve.connection serve.jail serve.wrapper
-        serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.spawner
+        serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner
         serve.supervisor serve.worker
     """,
     "composer": "domains",
