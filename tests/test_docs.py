@@ -57,7 +57,7 @@ def commands() -> Mapping[str, frozenset[str]]:
 
 def walk(name: str, command: Any) -> Iterator[tuple[str, frozenset[str]]]:  # noqa: ANN401  typer's click is private
     inner = getattr(command, "commands", {})
-    if not inner or not name:
+    if not inner or not name or command.invoke_without_command:
         yield name, typer_options(command) | fast_options(name)
     for part, one in inner.items():
         yield from walk(f"{name} {part}".strip(), one)

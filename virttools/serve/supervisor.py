@@ -12,12 +12,12 @@ import time
 from virttools import linux
 from virttools.errors import VirtError
 from virttools.serve import ledger, listening, loading, spawner
+from virttools.serve.acceptor import Work
 from virttools.serve.board import Board, Endpoint
 from virttools.serve.journal import ERROR, INFO, NOTICE, WARNING, Journal
 from virttools.serve.ledger import Ledger, Rows
 from virttools.serve.namespaces import Home
 from virttools.serve.notify import Notifier, listen_fds
-from virttools.serve.spawner import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -427,6 +427,15 @@ class Supervisor:
                 ERROR, "cannot upgrade: the new program does not accept what is declared"
             )
             return
+        state_fd = self._write_state()
+        environ = {**os.environ, **self._notifier.environment(), STATE: str(state_fd)}
+        self._journal.flush()
+        for number in _SIGNALS:  # between the two, none may end us
+            _signal.signal(number, _signal.SIG_IGN)
+        os.execve(self._settings.successor[0], self._settings.successor, environ)
+
+    def _write_state(self) -> int:
+        """What a successor needs, in memory, and every descriptor that it names left open for it."""
         state_fd = os.memfd_create("virt-serve-state", 0)
         state = {
             "ledger": self._ledger.fd,
@@ -453,11 +462,7 @@ class Supervisor:
         fds += [child.control.fileno() for child in self._children.values()]
         for fd in fds:
             os.set_inheritable(fd, True)
-        environ = {**os.environ, **self._notifier.environment(), STATE: str(state_fd)}
-        self._journal.flush()
-        for number in _SIGNALS:  # between the two, none may end us
-            _signal.signal(number, _signal.SIG_IGN)
-        os.execve(self._settings.successor[0], self._settings.successor, environ)
+        return state_fd
 
     def _take_over(self) -> bool:
         """Take what a predecessor in this process left; whether there was one."""
