@@ -297,24 +297,34 @@ class Supervisor:
             kept += [home.mount_fd, home.uts_fd, home.root_fd]
             kept += [socket.fileno() for _, socket in sockets]
             _close_others(kept)
-            work = Work(
-                self._board,
-                sockets,
-                rows=rows,
-                namespaces=[
-                    _numbers(self._namespaces.get(target.place.key()))
-                    for target in self._board.targets
-                ],
-                counts=self._ledger,
-                journal=self._journal,
-                home=home,
-                descriptors_fd=folder_fd,
-                control=control,
-                runs_jobs=is_waiting,
-            )
+            work = self._work(sockets, rows, control, folder_fd, runs_jobs=is_waiting)
             spawner.run(work)
         finally:
             os._exit(70)
+
+    def _work(
+        self,
+        sockets: list[tuple[Endpoint, _socket.socket]],
+        rows: list[int],
+        control: _socket.socket,
+        folder_fd: int,
+        *,
+        runs_jobs: bool,
+    ) -> Work:
+        return Work(
+            self._board,
+            sockets,
+            rows=rows,
+            namespaces=[
+                _numbers(self._namespaces.get(target.place.key())) for target in self._board.targets
+            ],
+            counts=self._ledger,
+            journal=self._journal,
+            home=self._home,
+            descriptors_fd=folder_fd,
+            control=control,
+            runs_jobs=runs_jobs,
+        )
 
     def _drain(self, child: Child) -> None:
         child.is_draining = True
