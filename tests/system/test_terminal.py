@@ -150,6 +150,8 @@ def test_in_the_background_the_terminal_is_left_alone(root: Path) -> None:
         t.type("\r")
         _await(t, "Stopped", typing="\r")
         t.type("fg\r")
+        # What is typed before the shell has left its line belongs to the shell.
+        t.expect("fg\n")
         t.expect("read line")
         t.type("hello\r")
         t.expect("got hello\n")

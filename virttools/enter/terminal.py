@@ -27,7 +27,7 @@ class Terminal:
     """
 
     __slots__ = (
-        "_in_fd", "_is_raw", "_master_fd", "_out_fd", "_pending", "_saved", "_shares_output",
+        "_given", "_in_fd", "_is_raw", "_master_fd", "_out_fd", "_pending", "_saved", "_shares_output",
         "is_waiting", "pts_fd", "std_fds", "tty_fd",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Terminal:
         self.tty_fd = os.open("0", flags, dir_fd=self.pts_fd)  # a devpts of its own counts from 0
         os.fchown(self.tty_fd, user, _TTY_GROUP)
         termios.tcsetattr(self.tty_fd, termios.TCSANOW, self._saved)
+        self._given = termios.tcgetattr(self.tty_fd)
         self.resize()
         os.set_blocking(self._master_fd, False)
 
@@ -69,10 +70,23 @@ class Terminal:
     def take(self) -> None:
         """Read the caller's terminal, key by key. In the background this stops us, as any program."""
         self.is_waiting = False
+        if not self._is_raw:
+            self._show_all()  # what the program said before it wanted a key, or we may stop with it
+            self._look_again()
         if self._set(_raw(self._saved, keeps_output=self._shares_output)):
             self._is_raw = True
         else:
             self._hang_up()  # whoever waits for a key here would wait for ever
+
+    def _look_again(self) -> None:
+        """Be as the caller's terminal is now: while we were in the background, a shell had it in its own mode."""
+        try:
+            self._saved = termios.tcgetattr(self._in_fd)
+            if termios.tcgetattr(self._master_fd) == self._given:
+                termios.tcsetattr(self._master_fd, termios.TCSANOW, self._saved)
+                self._given = termios.tcgetattr(self._master_fd)
+        except termios.error:
+            pass  # one of the two is gone, which `_set` will find
 
     def take_again(self) -> bool:
         """After a stop: go on as before, unless we are in the background now; whether we do."""
@@ -114,14 +128,17 @@ class Terminal:
 
     def end(self) -> bool:
         """Show what is still to be shown, and give the caller's terminal back; whether it was ours."""
+        self._show_all()
+        was_raw = self.give_back()
+        self._hang_up()
+        return was_raw
+
+    def _show_all(self) -> None:
         poll = select.poll()
         if self._master_fd >= 0:
             poll.register(self._master_fd, select.POLLIN)
         while self._master_fd >= 0 and any(event & select.POLLIN for _, event in poll.poll(0)):
             self._show()
-        was_raw = self.give_back()
-        self._hang_up()
-        return was_raw
 
     def _show(self) -> None:
         try:
