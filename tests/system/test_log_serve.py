@@ -417,6 +417,29 @@ def test_exec_puts_a_command_into_its_domains_cgroup(virt: Virt, tmp_path: Path)
     assert not Path(mount, cgroups.FOLDER, "domain1.com").exists()
 
 
+def test_virtuald_puts_a_service_into_its_domains_cgroup(virt: Virt, tmp_path: Path) -> None:
+    """What answers a connection is known for its domain's on the shared socket, too."""
+    mount = cgroups.mount_point()
+    if mount is None or not os.access(mount, os.W_OK):
+        pytest.skip("needs a cgroup v2 hierarchy to write to")
+    create_shared(virt, tmp_path)
+    compiled(WAITING, virt.tree("domain1.com") / "waiting")
+    conf = virt.root / "conf.wait"
+    conf.write_text(f"127.0.10.1 {virt.tree('domain1.com')}\n")
+    with socket.create_server(("127.0.10.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        served, _ = listener.accept()
+    argv = [str(VIRT.with_name("virtuald")), str(conf), "/waiting"]
+    with client, served:
+        process = subprocess.Popen(
+            argv, env=virt.environment(), stdin=served.fileno(), stdout=served.fileno()
+        )
+        path = Path(f"/proc/{process.pid}/cgroup")
+        wait_for(lambda: "0::/virt/domain1.com\n" in path.read_text(), path.read_text)
+        client.shutdown(socket.SHUT_WR)
+        process.wait()
+
+
 def create_shared(virt: Virt, folder: Path) -> None:
     """Domains linked to a socket that is there, which the server then replaces and relinks."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:

@@ -137,6 +137,8 @@ def _serve(call: _Call, log: _Log) -> int:
     found = connection.read()
     folder = _folder(call.conf, found)
     tree_fd, is_host = _open_folder(folder)
+    if not is_host:
+        _belong(folder)
     account = None if call.user is None else _account(tree_fd, call.user, folder)
     path = program.find(tree_fd, call.argv[0], environment.PATH)
     made = Start(tree_fd, path, call.argv, _environment(account, found))
@@ -150,6 +152,15 @@ def _serve(call: _Call, log: _Log) -> int:
     if call.is_verbose:
         log.write(_INFO, f"connection from {_end(found.remote)} to {_end(found.local)}: {folder}")
     return become.become(made)
+
+
+def _belong(folder: str) -> None:
+    """Where domains share a log socket, be known for the domain's (DESIGN 8)."""
+    root, _, domain = folder.rstrip("/").rpartition("/")
+    if inside.is_domain(domain) and os.path.lexists(f"{root}/log"):
+        from virttools.devlog import belonging
+
+        belonging.join(domain)
 
 
 def _folder(conf: str, found: Connection) -> str:
