@@ -22,7 +22,7 @@ ENTER = {
     "virttools.enter.program", "virttools.enter.entrance", "virttools.enter.signals",
 }  # fmt: skip
 CONTAINED = {
-    "virttools.enter.contain", "virttools.enter.init", "virttools.enter.mounts",
+    "virttools.enter.confinement", "virttools.enter.contain", "virttools.enter.init", "virttools.enter.mounts",
     "virttools.tree", "virttools.tree.shared",
 }  # fmt: skip
 EXEC = (
@@ -37,7 +37,12 @@ VIRTUALD = (
     | {"_socket", "errno", "virttools.enter.entrance", "virttools.enter.signals"}
     | {"virttools.tree", "virttools.tree.ground", "virttools.tree.shared"}
     | {"virttools.serve", "virttools.serve.become", "virttools.serve.connection"}
-    | {"virttools.serve.jail", "virttools.serve.routes", "virttools.serve.ucspi"}
+    | {
+        "virttools.enter.confinement",
+        "virttools.serve.jail",
+        "virttools.serve.routes",
+        "virttools.serve.ucspi",
+    }
     | {"virttools.serve.wrapper"}
 )
 

@@ -9,6 +9,7 @@ from fcntl import ioctl
 
 from virttools import linux
 from virttools.enter import inside, mounts, signals
+from virttools.enter.confinement import KEPT_CAPABILITIES
 from virttools.enter.entrance import Cell, Entrance
 
 NAMESPACES, MOUNTS, FOLDER, PROGRAM, TERMINAL, PRIVILEGES, START = range(7)
@@ -22,15 +23,6 @@ TAKE_TERMINAL = _signal.SIGRTMIN
 LEAVE_TERMINAL = _signal.SIGRTMIN + 1
 """Sent from outside: the program goes on, with the terminal or without it."""
 
-# What administration inside needs (DESIGN 7.6).
-_ALLOWED = sum(
-    1 << number
-    for number in (
-        linux.CAP_CHOWN, linux.CAP_DAC_OVERRIDE, linux.CAP_FOWNER, linux.CAP_FSETID, linux.CAP_KILL,
-        linux.CAP_SETGID, linux.CAP_SETUID, linux.CAP_SETPCAP, linux.CAP_NET_BIND_SERVICE,
-        linux.CAP_SYS_CHROOT, linux.CAP_AUDIT_WRITE, linux.CAP_SETFCAP,
-    )
-)  # fmt: skip
 _ONLY_KILL = 1 << linux.CAP_KILL
 _NAME = b"virt-init"
 _TIOCSCTTY = 0x540E  # asm-generic/ioctls.h
@@ -102,8 +94,8 @@ class Init:
         if tty_fd >= 0:
             ioctl(tty_fd, _TIOCSCTTY, 0)
         self._step = PRIVILEGES
-        linux.bound_capabilities(_ALLOWED)
-        linux.set_capabilities(_ALLOWED)
+        linux.bound_capabilities(KEPT_CAPABILITIES)
+        linux.set_capabilities(KEPT_CAPABILITIES)
         self._step = START
         self._program = os.fork()
         if self._program == 0:

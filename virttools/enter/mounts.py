@@ -6,13 +6,10 @@ Runs inside, before the program: names are bytes, places are found without follo
 import os
 
 from virttools import linux
+from virttools.enter.confinement import ABSENT, PLAIN, cover_root, protect, protect_shared
 from virttools.enter.entrance import Cell
-from virttools.tree.shared import FOLDERS
 
-_SHARED = tuple(name.encode() for name in FOLDERS)
-_PLAIN = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS
 _INSIDE = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
-_ABSENT = (2, 20, 40)  # ENOENT, ENOTDIR, ELOOP
 
 # As OCI runtimes have it (readonlyPaths and maskedPaths of their default specification).
 _READ_ONLY = (b"bus", b"fs", b"irq", b"sys", b"sysrq-trigger")
@@ -28,13 +25,9 @@ def enter(cell: Cell) -> None:
 
     Raises OSError.
     """
-    root_fd = os.open(b"/", os.O_PATH | os.O_DIRECTORY)
-    linux.set_mount(root_fd, propagation=linux.MS_PRIVATE)
-    linux.move_mount(cell.tree_mount_fd, root_fd)
-    os.close(root_fd)
+    cover_root(cell.tree_mount_fd)
     if not cell.is_writable:
-        for name in _SHARED:
-            _protect(cell.tree_mount_fd, name)
+        protect_shared(cell.tree_mount_fd)
     if cell.has_proc:
         mount_proc(cell.tree_mount_fd)
     if cell.pts_fd >= 0:
@@ -57,7 +50,7 @@ def mount_proc(tree_fd: int) -> bool:
         os.close(proc_fd)
         return False
     for name in _READ_ONLY:
-        _protect(proc_fd, name)
+        protect(proc_fd, name)
     # A copy can be made only of what is attached in this namespace (Linux < 6.15).
     null_fd = os.open(b"/dev/null", os.O_PATH)
     for name in _MASKED:
@@ -69,9 +62,9 @@ def mount_proc(tree_fd: int) -> bool:
 
 def _attach(mount_fd: int, tree_fd: int, place: bytes) -> bool:
     try:
-        target_fd = linux.openat2(tree_fd, place, os.O_PATH | os.O_DIRECTORY, _PLAIN)
+        target_fd = linux.openat2(tree_fd, place, os.O_PATH | os.O_DIRECTORY, PLAIN)
     except OSError as error:
-        if error.errno not in _ABSENT:
+        if error.errno not in ABSENT:
             raise
         return False
     linux.move_mount(mount_fd, target_fd)
@@ -79,27 +72,12 @@ def _attach(mount_fd: int, tree_fd: int, place: bytes) -> bool:
     return True
 
 
-def _protect(dir_fd: int, name: bytes) -> None:
-    """Mount what is there over itself, read-only; a link is nothing to protect."""
-    try:
-        place_fd = linux.openat2(dir_fd, name, os.O_PATH, _PLAIN)
-    except OSError as error:
-        if error.errno not in _ABSENT:
-            raise
-        return
-    copy_fd = linux.clone_mount(place_fd)
-    linux.set_mount(copy_fd, attributes=linux.MOUNT_ATTR_RDONLY)
-    linux.move_mount(copy_fd, place_fd)
-    os.close(copy_fd)
-    os.close(place_fd)
-
-
 def _mask(proc_fd: int, name: bytes, null_fd: int) -> None:
     """Hide a file behind /dev/null, and a folder behind an empty one."""
     try:
-        place_fd = linux.openat2(proc_fd, name, os.O_PATH, _PLAIN)
+        place_fd = linux.openat2(proc_fd, name, os.O_PATH, PLAIN)
     except OSError as error:
-        if error.errno not in _ABSENT:
+        if error.errno not in ABSENT:
             raise
         return
     if os.fstat(place_fd).st_mode & 0o170000 == 0o040000:

@@ -12,6 +12,7 @@ import select
 from array import array
 
 from virttools import linux
+from virttools.enter.confinement import KEPT_CAPABILITIES
 from virttools.serve import jail, launch
 from virttools.serve.board import Target
 
@@ -87,7 +88,7 @@ def _drop(target: Target) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, target.nice)
     jail.confine()
     if target.ids is None:
-        linux.set_capabilities(jail.KEPT_CAPABILITIES)
+        linux.set_capabilities(KEPT_CAPABILITIES)
     else:
         os.setgroups(target.ids.groups)
         os.setresgid(target.ids.gid, target.ids.gid, target.ids.gid)
