@@ -285,6 +285,20 @@ def test_the_last_use_is_kept_by_command(root: Path) -> None:
     assert history.latest(history.used(str(root), "ed"), names) is None
 
 
+def test_a_domain_that_goes_is_forgotten(root: Path) -> None:
+    """Every command forgets it, and only it; a planted link is no way out."""
+    outside = root / "../here/domain1.com"
+    outside.write_text("kept")
+    for command in ("passwd", "vi"):
+        history.remember(str(root), command, "domain1.com")
+        history.remember(str(root), command, "domain2.com")
+    (root / ".virt/last/ed").symlink_to(root / "../here")
+    history.forget(str(root), "domain1.com")
+    left = [set(history.used(str(root), command)) for command in ("passwd", "vi")]
+    assert (left, outside.read_text()) == ([{"domain2.com"}] * 2, "kept")
+    history.forget(str(root / "../nowhere"), "domain1.com")
+
+
 def test_nothing_is_remembered_where_it_cannot_be(root: Path) -> None:
     """No records, a folder others can read, a name that is none, a domain that is gone: no error."""
     history.remember(str(root), "passwd", "gone.com")

@@ -39,6 +39,15 @@ def test_a_domain_is_created_listed_shown_explained_and_removed(virt: Virt) -> N
     assert not virt.tree("domain1.com").exists()
 
 
+def test_where_no_domain_was_ever_made_there_is_nothing_to_list(virt: Virt) -> None:
+    """Status 0 and an empty result from every command that lists, as `virt list` has it."""
+    for words in (("list",), ("services",), ("log", "status")):
+        assert virt.good(*words) == ""
+    assert [line for line in virt.good("render", "inetd").splitlines() if line[:1] != "#"] == []
+    assert virt("log", "status", "domain1.com").status == 68
+    assert not virt.tree("domain1.com").parent.joinpath(".virt").exists()
+
+
 def test_the_status_of_a_command_inside_is_its_own(virt: Virt, small: str) -> None:
     """0, 1, 42, 126, 127 and 125 as env(1) has them."""
     virt.good("create", "domain1.com", "-m", small)

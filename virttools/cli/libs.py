@@ -1,5 +1,6 @@
 """`virt libs`: the libraries of files, as ldd prints them, without running anything of theirs."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -29,6 +30,14 @@ def libs(
     output: Output = ctx.obj
     if resolver not in ("own", "ldd"):
         raise UsageError(f"cannot use resolver {resolver!r}: there are own and ldd")
+    for file in files:
+        if os.path.isdir(
+            os.path.join(source_root, file.lstrip("/")) if source_root != "/" else file
+        ):
+            raise UsageError(
+                f"cannot list the libraries of {file}: it is a folder",
+                hint=f"name files: virt libs {file.rstrip('/')}/*",
+            )
     reader = closure.Resolver(source_root)
     found = {
         file: closure.ldd(file) if resolver == "ldd" else reader.closure(file) for file in files

@@ -63,7 +63,13 @@ def hand_over(root: Root, made: dict[str, socket.socket]) -> bool:
 
 def status(root_path: str, names: Sequence[str]) -> tuple[Seen, ...]:
     """The dev/log of these domains, or of all. Raises UnknownDomain."""
-    with open_root(root_path) as root:
+    try:
+        root = open_root(root_path)
+    except UnknownDomain:
+        if names:
+            raise
+        return ()
+    with root:
         bound = staleness.bound_inodes()
         return tuple(_look(root, head, bound) for head in _heads(root, names, "look at"))
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from virttools.devlog import belonging, sockets
+from virttools.enter import history
 from virttools.tree import remove as trees
 from virttools.tree.root import open_root
 
@@ -20,3 +21,4 @@ def remove(root_path: str, names: Sequence[str]) -> None:
                 trees.remove(root, name)
                 sockets.forget(root, name)
                 belonging.forget(name)
+                history.forget(root.path, name)

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from virttools.errors import ConfigError
+from virttools.errors import ConfigError, UnknownDomain
 from virttools.manifest.load import reload
 from virttools.serve import services
 from virttools.serve.services import Declared
@@ -21,7 +21,11 @@ class Synced:
 
 def declared(root_path: str) -> tuple[Declared, ...]:
     """The services of every domain, as its manifest was when it was built."""
-    with open_root(root_path) as root:
+    try:
+        root = open_root(root_path)
+    except UnknownDomain:  # none was ever made
+        return ()
+    with root:
         return _declared(root)
 
 

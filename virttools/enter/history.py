@@ -53,17 +53,46 @@ def latest(times: "dict[str, float]", names: "tuple[str, ...]") -> "str | None":
     return max((name for name in names if name in times), key=times.__getitem__, default=None)
 
 
+def forget(root: str, domain: str) -> None:
+    """Forget that a domain was ever used: the next one of its name begins anew."""
+    try:
+        virt_fd = _open_virt(root)
+    except OSError:
+        return
+    try:
+        last_fd = os.open("last", _FOLDER, dir_fd=virt_fd)
+    except OSError:
+        return
+    finally:
+        os.close(virt_fd)
+    try:
+        for command in os.listdir(last_fd):
+            _forget(last_fd, command, domain)
+    finally:
+        os.close(last_fd)
+
+
+def _forget(last_fd: int, command: str, domain: str) -> None:
+    try:
+        folder_fd = os.open(command, _FOLDER, dir_fd=last_fd)
+    except OSError:
+        return
+    try:
+        os.unlink(domain, dir_fd=folder_fd)
+    except OSError:
+        pass  # it was never used with this one
+    finally:
+        os.close(folder_fd)
+
+
 def _name(command: str) -> str:
     """A file name for a command; a leading dot is for nobody's use."""
     return command.rpartition("/")[2].lstrip(".")
 
 
 def _open(root: str, name: str, *, make: bool) -> int:
-    virt_fd = os.open(f"{root}/.virt", _FOLDER)
+    virt_fd = _open_virt(root)
     try:
-        found = os.fstat(virt_fd)
-        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise PermissionError(f"others may write {root}/.virt")
         last_fd = _open_own(virt_fd, "last", make=make)
     finally:
         os.close(virt_fd)
@@ -71,6 +100,16 @@ def _open(root: str, name: str, *, make: bool) -> int:
         return _open_own(last_fd, name, make=make and len(os.listdir(last_fd)) < _MOST)
     finally:
         os.close(last_fd)
+
+
+def _open_virt(root: str) -> int:
+    """Raises OSError where it is missing or not ours alone."""
+    virt_fd = os.open(f"{root}/.virt", _FOLDER)
+    found = os.fstat(virt_fd)
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        os.close(virt_fd)
+        raise PermissionError(f"others may write {root}/.virt")
+    return virt_fd
 
 
 def _open_own(dir_fd: int, name: str, *, make: bool) -> int:
