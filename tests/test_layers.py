@@ -26,6 +26,7 @@ MODULES = {
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
         enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
+        image image.documents image.items image.tar
         serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.status
         devlog.limits devlog.lines devlog.messages devlog.places
     """,
@@ -39,6 +40,7 @@ MODULES = {
         tree.describe scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
         tree.users scrub.view
         enter.inside enter.marker enter.program enter.roster
+        image.walk
         devlog.attribution devlog.cgroups devlog.reader devlog.staleness
         serve.inetdconf
     """,
@@ -49,6 +51,7 @@ MODULES = {
         serve.wrapper
         devlog.handover devlog.mounting devlog.relink devlog.setup devlog.sockets devlog.watch
         devlog.belonging devlog.forward devlog.holder devlog.receiver devlog.writing
+        image.archives image.assemble image.folder image.layout image.output image.pack image.stream
         serve.internal serve.metrics serve.notify serve.proxied
         serve.become serve.connection serve.jail
         serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner

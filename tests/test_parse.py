@@ -186,6 +186,11 @@ def test_every_key_is_read() -> None:
         "etc.search": ["domain1.com"],
         "scrub.operations": ["default", "-logfiles", "+x"],
         "scrub.keep": ["/etc/ssl/private/shop.pem"],
+        "image.env": ["LANG=C.UTF-8"],
+        "image.ports": ["80/tcp", "53/udp"],
+        "image.volumes": [PurePosixPath("/var/www")],
+        "image.labels": ["org.example.tier=web"],
+        "image.annotations": ["org.opencontainers.image.title=A page"],
     }
     scalars = {name: (item.value, item.origin.line) for name, item in parsed.scalars}
     assert scalars == {
@@ -197,6 +202,12 @@ def test_every_key_is_read() -> None:
         "etc.motd": ("two\nlines", 78),
         "home.layout": ("letters", 81),
         "home.mode": (0o700, 82),
+        "image.entrypoint": (("/usr/sbin/httpd", "-f", "-f"), 89),
+        "image.cmd": (("-h", "/var/www"), 90),
+        "image.user": ("bob:www", 92),
+        "image.workdir": (PurePosixPath("/var/www"), 93),
+        "image.stop_signal": ("SIGQUIT", 98),
+        "image.layers": ("profile", 99),
     }
     assert {*found, *scalars} == {*keys.plain(), *parsed_lists()}
 
@@ -388,7 +399,7 @@ def test_a_fault_says_what_is_wrong_and_what_is_allowed(text: str, fault: str) -
             "unknown key moed in files[0], allowed: from, to, mode, owner, group, optional",
             ', did you mean "mode"?',
         ),
-        ('"a\\nb" = 1', 'unknown key "a\\nb", allowed: profiles, ', "scrub"),
+        ('"a\\nb" = 1', 'unknown key "a\\nb", allowed: profiles, ', "image"),
     ],
 )
 def test_an_unknown_key_is_an_error_with_a_hint(text: str, start: str, hint: str) -> None:

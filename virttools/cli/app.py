@@ -10,6 +10,7 @@ from virttools import __version__, settings
 from virttools.cli import (
     create,
     domains,
+    image,
     inside,
     libs,
     links,
@@ -67,7 +68,7 @@ def virt(
     )
 
 
-for module in (create, domains, inside, libs, links, render, scrub, services):
+for module in (create, domains, image, inside, libs, links, render, scrub, services):
     module.register(app)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(profile.app, name="profile")

@@ -1,8 +1,8 @@
 """Creating domains: survey, plan, build, scrub, scan, record, publish; many at once on all cores."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from virttools.devlog import places
@@ -17,6 +17,7 @@ from virttools.manifest.model import DevLog, Manifest
 from virttools.scrub.findings import Finding
 from virttools.tree import apply, publish
 from virttools.tree.actions import Plan
+from virttools.tree.apply import Built
 from virttools.tree.plan import Blueprint, prepare
 from virttools.tree.record import Record
 from virttools.tree.root import Root, open_root
@@ -114,6 +115,25 @@ def create(
         log_sockets.sweep(root)
         jobs = _jobs(wishes, options)
         return _create_all(root, jobs, neighbours.look(root_path, wishes), advance)
+
+
+@contextmanager
+def unpublished(
+    root_path: str, wish: Wish, options: Options, *, advance: Advance = lambda _more, _total: None
+) -> Generator[tuple[Built, Record, Created], None, None]:
+    """The tree of a wish, built, scrubbed and scanned, for a `with`: at its end nothing is left of it.
+
+    It is never a domain, so its name, addresses and ids may be anybody's. It has no log socket.
+    Raises as `create`.
+    """
+    with open_root(root_path, make=True) as root:
+        apply.sweep(root)
+        (job,) = _jobs([wish], options)
+        around = neighbours.look(root_path, [wish])
+        plans = [job.plan(None)]
+        total = len(plans[0].actions)
+        with apply.building(root, plans, progress=lambda more: advance(more, total)) as builts:
+            yield builts[0], *_finish(root, job, builts[0], around)
 
 
 def _refuse_existing(root: Root, wishes: Sequence[Wish]) -> None:
@@ -218,9 +238,7 @@ def _create_batch(
     return tuple(created for _, created in finished)
 
 
-def _finish(
-    root: Root, job: _Job, built: apply.Built, around: Neighbours
-) -> tuple[Record, Created]:
+def _finish(root: Root, job: _Job, built: Built, around: Neighbours) -> tuple[Record, Created]:
     """What comes between building and publishing: hooks, scrub, scan, and the record of the result."""
     manifest = job.wish.loaded.manifest
     changed = hooks.run(manifest, "built", job.wish.domain, built.path)

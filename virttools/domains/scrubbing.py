@@ -16,7 +16,7 @@ from virttools.scrub.view import BuiltView, PlanView, TreeView, View
 from virttools.tree import describe
 from virttools.tree.actions import Plan
 from virttools.tree.apply import Built
-from virttools.tree.record import Entry
+from virttools.tree.record import Entry, Record
 from virttools.tree.root import open_root
 
 Findings = tuple[Finding, ...]
@@ -66,6 +66,20 @@ def clean(
     if hits:
         raise _refusal(built.plan.domain, hits)
     return scrubbed, entries
+
+
+def refuse_secrets(root_path: str, tree_fd: int, record: Record, manifest: Manifest) -> None:
+    """Look through a living tree before it is given away. Raises SecretFound with every hit."""
+    context = _context(record.domain, manifest, neighbours.look(root_path, ()))
+    view = TreeView(tree_fd, record.entries)
+    hits = secrets.scan(view, context, manifest.scrub.keep, cache=_seen)
+    if hits:
+        raise _refusal(
+            record.domain,
+            hits,
+            verb="make an image of",
+            hint="make it from the manifest, virt image -m FILE, or name their paths in `scrub.keep`",
+        )
 
 
 def scrub(
@@ -122,12 +136,18 @@ def _count(hits: Findings) -> str:
     return "1 thing" if len(hits) == 1 else f"{len(hits)} things"
 
 
-def _refusal(domain: str, hits: Findings) -> SecretFound:
+def _refusal(
+    domain: str,
+    hits: Findings,
+    *,
+    verb: str = "publish",
+    hint: str = "take them out of what the manifest copies, or name their paths in `scrub.keep`",
+) -> SecretFound:
     problems = tuple(
         Problem(hit.path, hit.line or 0, f"{hit.what} (operation {hit.operation})") for hit in hits
     )
     return SecretFound(
-        f"cannot publish {domain}: {_count(hits)} in it must not be published",
+        f"cannot {verb} {domain}: {_count(hits)} in it must not be published",
         problems=problems,
-        hint="take them out of what the manifest copies, or name their paths in `scrub.keep`",
+        hint=hint,
     )

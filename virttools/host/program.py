@@ -19,18 +19,24 @@ class Result:
 
 
 def call(
-    argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: bytes | None = None
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    stdin_fd: int | None = None,
 ) -> Result:
     """Run argv to its end: no shell, cwd "/", an environment of PATH, LC_ALL and what `env` adds.
 
-    stdin: its whole input; None is an empty one. Raises HostLacks where it cannot be started.
+    stdin: its whole input, or stdin_fd: where it reads that; else it is empty.
+    Raises HostLacks where it cannot be started.
     """
     environment = {**dict(CLEAN), **(env or {})}
     try:
         done = subprocess.run(
             list(argv),
             env=environment,
-            input=stdin or b"",
+            stdin=stdin_fd,
+            input=(stdin or b"") if stdin_fd is None else None,
             cwd="/",
             capture_output=True,
             check=False,

@@ -209,6 +209,15 @@ def _resource_limit(text: str) -> model.ResourceLimit:
     return model.ResourceLimit(resource, value)
 
 
+def _exposed_port(text: str) -> str:
+    port, _, protocol = text.partition("/")
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
+        raise UnfitError("")
+    if "/" in text and protocol not in ("tcp", "udp"):
+        raise UnfitError("")
+    return f"{port}/{protocol or 'tcp'}"
+
+
 def _mode(value: int) -> int:
     if not 0 <= value <= 0o7777:
         raise UnfitError("more than twelve bits" if value > 0 else "negative")
@@ -339,6 +348,20 @@ PROFILE = worded(
 PACKAGE = worded(
     r"[A-Za-z0-9][A-Za-z0-9+._-]*(?::[a-z0-9-]+)?", "the name of a dpkg or rpm package"
 )
+VARIABLE = worded(r"[A-Za-z_][A-Za-z0-9_]*=[^\u0000-\u001f\u007f]*", "NAME=value")
+LABEL = worded(
+    r"[A-Za-z0-9](?:[A-Za-z0-9._/-]*[A-Za-z0-9])?=[^\u0000-\u001f\u007f]*", "a.name=value"
+)
+EXPOSED_PORT = Form(
+    str,
+    "a port, as in 80, 80/tcp or 53/udp",
+    {"type": "string", "pattern": r"^[1-9][0-9]{0,4}(?:/(?:tcp|udp))?$"},
+    _exposed_port,
+)
+IMAGE_USER = worded(
+    r"[a-z_][a-z0-9_-]{0,31}(?::[a-z_][a-z0-9_-]{0,31})?", "a user of the tree, or user:group"
+)
+SIGNAL = worded(r"SIG[A-Z][A-Z0-9]{1,9}", "the name of a signal, as in SIGTERM")
 SERVICE = worded(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,63}", "a name as in /etc/services")
 OPERATION = worded(
     "[+-]?[a-z0-9][a-z0-9_-]*", 'an operation or a set of them, as in "default", "-x", "+y"'

@@ -46,10 +46,11 @@ DEVICES: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One value; a later layer overrides it."""
+    """One value, or (many) a list of such values as one; a later layer overrides it."""
 
     form: Form
     about: str
+    many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,10 @@ def _service_fault(values: Mapping[str, Any]) -> str:
 
 def _hook_identity(hook: model.Hook) -> str:
     return repr((hook.phase, hook.argv))
+
+
+def _left_of_equals(pair: str) -> str:
+    return pair.partition("=")[0]
 
 
 def _sign_off(operation: str) -> str:
@@ -316,6 +321,23 @@ _SCRUB = Section(
     },
     "what is removed before a tree is published",
 )
+_IMAGE = Section(
+    model.Image,
+    {
+        "entrypoint": Scalar(forms.ARGUMENT, "the program and its first arguments", many=True),
+        "cmd": Scalar(forms.ARGUMENT, "arguments that who runs it may replace", many=True),
+        "env": Words(forms.VARIABLE, "environment variables", identity=_left_of_equals),
+        "user": Scalar(forms.IMAGE_USER, "who runs it: a user, or user:group"),
+        "workdir": Scalar(forms.DIRECTORY_PATH, "the working directory"),
+        "ports": Words(forms.EXPOSED_PORT, "ports that it answers on"),
+        "volumes": Words(forms.TREE_PATH, "directories that should outlive a container"),
+        "labels": Words(forms.LABEL, "labels of the image", identity=_left_of_equals),
+        "annotations": Words(forms.LABEL, "annotations of the manifest", identity=_left_of_equals),
+        "stop_signal": Scalar(forms.SIGNAL, "the signal that stops it"),
+        "layers": Scalar(forms.closed(model.Layers), "one layer, or one for each profile"),
+    },
+    "what an image of the tree says to who runs it",
+)
 
 PROFILES = "profiles"
 OPERATIONS = "scrub.operations"
@@ -352,6 +374,7 @@ TOP: Mapping[str, Key] = {
     "etc": _ETC,
     "home": _HOME,
     "scrub": _SCRUB,
+    "image": _IMAGE,
 }
 
 

@@ -26,6 +26,13 @@ class HomeLayout(StrEnum):
     LETTERS = "letters"
 
 
+class Layers(StrEnum):
+    """How an image is cut: all in one layer, or one for each profile, which images then share."""
+
+    ONE = "one"
+    PROFILE = "profile"
+
+
 class Isolation(StrEnum):
     NAMESPACE = "namespace"
     CHROOT = "chroot"
@@ -247,6 +254,26 @@ class Scrub:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """What an image of the tree says to who runs it: the config of the OCI image specification 1.1.
+
+    env, labels, annotations: "name=value". ports: "80/tcp". user: "name" or "name:group" of the tree.
+    """
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    user: str | None = None
+    workdir: PurePosixPath | None = None
+    ports: tuple[str, ...] = ()
+    volumes: tuple[PurePosixPath, ...] = ()
+    labels: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
+    stop_signal: str | None = None
+    layers: Layers = Layers.ONE
+
+
+@dataclass(frozen=True, slots=True)
 class Hook:
     """A host program run by root, in "/", with VIRT_DOMAIN and VIRT_TREE in its environment.
 
@@ -282,6 +309,7 @@ class Manifest:
     etc: Etc = field(default_factory=Etc)
     home: Home = field(default_factory=Home)
     scrub: Scrub = field(default_factory=Scrub)
+    image: Image = field(default_factory=Image)
     origins: tuple[tuple[str, Origin], ...] = ()
     """The line of every scalar and of every plain list value, by key ("link", "etc.hostname", "addresses[0]")."""
 

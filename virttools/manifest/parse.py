@@ -157,7 +157,14 @@ class _Reader:
             self._key((*path, name), key, value[name])
 
     def _scalar(self, path: Path, key: Scalar, value: Any) -> None:  # noqa: ANN401  of tomllib
-        checked = self._checked(path, key.form, value)
+        if key.many:
+            if not self._is_list(path, value):
+                return
+            checked = tuple(
+                self._checked((*path, index), key.form, word) for index, word in enumerate(value)
+            )
+        else:
+            checked = self._checked(path, key.form, value)
         if checked is not None:
             self._scalars[shown(path)] = Item("", checked, self._origin(path))
 

@@ -21,6 +21,9 @@ def schema() -> dict[str, Any]:
 
 def _key(key: Key) -> dict[str, Any]:
     match key:
+        case Scalar(many=True):
+            several = {"type": "array", "items": dict(key.form.schema)}
+            return _described(several, f"{key.about}: {key.form.allowed}")
         case Scalar():
             return _described(dict(key.form.schema), f"{key.about}: {key.form.allowed}")
         case Words():

@@ -51,7 +51,11 @@ class _Writer:
             yield from self._key(f"{key}.{name}", plain, getattr(values, name))
 
     def _key(self, key: str, kind: Plain | Items, value: Any) -> Iterator[Line]:  # noqa: ANN401  as declared
-        if isinstance(kind, Scalar):
+        if isinstance(kind, Scalar) and kind.many:
+            if value:
+                text = ", ".join(_text(kind.form, one) for one in value)
+                yield Line(f"{key} = [{text}]", self._origins.get(key))
+        elif isinstance(kind, Scalar):
             if value is not None:
                 yield Line(f"{key} = {_text(kind.form, value)}", self._origins.get(key))
         elif value:
@@ -97,6 +101,8 @@ def _text(form: Form, value: Any) -> str:  # noqa: ANN401  as declared
 
 def _plain(kind: Plain | Items | Section, value: Any) -> Any:  # noqa: ANN401  JSON
     match kind:
+        case Scalar(form=form, many=True):
+            return [_json(form, one) for one in value]
         case Scalar(form=form):
             return _json(form, value)
         case Words(form=form):

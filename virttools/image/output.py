@@ -1,0 +1,143 @@
+"""Doer: puts a file or folder where a user wants it: whole, by one rename, or not at all."""
+
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+from virttools import linux
+from virttools.errors import ApplyError, DomainExists, UsageError
+from virttools.tree.delete import delete
+
+STDOUT = "-"
+
+
+@contextmanager
+def file(path: str) -> Generator[IO[bytes], None, None]:
+    """A file to write, for a `with`; at its end it takes the place of a regular file, or of nothing.
+
+    "-": standard output, unless that is a terminal. Raises DomainExists where something else is
+    there, UsageError, ApplyError.
+    """
+    if path == STDOUT:
+        if sys.stdout.isatty():
+            raise UsageError("cannot write an image to a terminal", hint="name a file: -o FILE")
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    _refuse_other(path)
+    folder_fd, name = _parent(path)
+    beside = f".{name[:200]}.{os.urandom(6).hex()}.new"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(beside, flags, 0o666, dir_fd=folder_fd), "w+b") as made:
+            yield made
+            made.flush()
+            os.fsync(made.fileno())
+        os.rename(beside, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+    except OSError as error:
+        raise _refusal(path, error) from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=folder_fd)
+        os.close(folder_fd)
+
+
+@contextmanager
+def folder(path: str) -> Generator[int, None, None]:
+    """A new folder to fill, for a `with`, by its descriptor; at its end it gets its name.
+
+    Raises DomainExists where anything but an empty folder is there, ApplyError.
+    """
+    if os.path.lexists(path) and not _is_empty_folder(path):
+        raise DomainExists(
+            f"cannot write {path}: it is there already",
+            hint="an image as a folder is written where nothing is; move it away",
+        )
+    parent_fd, name = _parent(path)
+    beside = f".{name[:200]}.{os.urandom(6).hex()}.new"
+    try:
+        os.mkdir(beside, 0o700, dir_fd=parent_fd)
+        made_fd = os.open(
+            beside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd
+        )
+        try:
+            yield made_fd
+            linux.syncfs(made_fd)
+        finally:
+            os.close(made_fd)
+        # rename(2) takes the place of an empty folder, and of nothing else.
+        os.rename(beside, name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+    except OSError as error:
+        raise _refusal(path, error) from error
+    finally:
+        with suppress(FileNotFoundError):
+            delete(parent_fd, beside)
+        os.close(parent_fd)
+
+
+@contextmanager
+def scratch(path: str) -> Generator[str, None, None]:
+    """A folder of our own beside `path` for a `with`, to work in; "-": in the folder for temporary files."""
+    import tempfile
+
+    where = None if path == STDOUT else os.path.dirname(os.path.abspath(path))
+    try:
+        made = tempfile.mkdtemp(prefix=".virt-image.", dir=where)
+    except OSError as error:
+        raise _refusal(path, error) from error
+    parent_fd = os.open(os.path.dirname(made), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield made
+    except OSError as error:
+        raise _refusal(path, error) from error
+    finally:
+        delete(parent_fd, os.path.basename(made))
+        os.close(parent_fd)
+
+
+def digest(path: str) -> str | None:
+    """The SHA-256 (hex) of the regular file there, or None."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as found:
+            if not stat.S_ISREG(os.fstat(found.fileno()).st_mode):
+                return None
+            return hashlib.file_digest(found, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _refuse_other(path: str) -> None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise DomainExists(
+            f"cannot write {path}: it is there already, and no regular file",
+            hint="name another file, or move it away",
+        )
+
+
+def _is_empty_folder(path: str) -> bool:
+    try:
+        return not os.path.islink(path) and not os.listdir(path)
+    except OSError:
+        return False
+
+
+def _parent(path: str) -> tuple[int, str]:
+    where, name = os.path.split(os.path.abspath(path))
+    try:
+        return os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), name
+    except OSError as error:
+        raise ApplyError(f"cannot write {path}: {where}: {error.strerror}") from error
+
+
+def _refusal(path: str, error: OSError) -> ApplyError:
+    return ApplyError(
+        f"cannot write {path}: {error.strerror}", hint="nothing of it was left behind"
+    )

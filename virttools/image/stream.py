@@ -1,0 +1,72 @@
+"""Doer: writes the items of a tree as a tar archive, and sees that what it writes is what was looked at."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+
+from virttools.errors import Busy
+from virttools.image import tar, walk
+from virttools.image.items import Item
+from virttools.image.pack import Sink
+
+_BLOCK = 1 << 20
+
+
+class Archive:
+    """A tar archive that is written to a sink, item by item."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._written = 0
+
+    def tree(
+        self,
+        tree_fd: int,
+        items: Iterable[Item],
+        advance: walk.Advance = lambda _: None,
+    ) -> None:
+        """All items of a tree. Raises Busy where a content is not what its item says, ApplyError."""
+        for item in items:
+            self._put(tar.header(item))
+            if item.type == "file" and item.link is None:
+                self._content(tree_fd, item)
+                advance(item.size)
+
+    def file(self, path: str, content: bytes, mtime: int) -> None:
+        """A file with that content."""
+        self._put(tar.header(tar.file(path, len(content), mtime)) + tar.padded(content))
+
+    def folder(self, path: str, mtime: int) -> None:
+        self._put(tar.header(tar.folder(path, mtime)))
+
+    def copy(self, path: str, source_fd: int, size: int, mtime: int) -> None:
+        """A file whose content is the first `size` bytes of an open one."""
+        self._put(tar.header(tar.file(path, size, mtime)))
+        left = size
+        while left and (block := os.read(source_fd, min(left, _BLOCK))):
+            self._put(block)
+            left -= len(block)
+        assert not left, f"{path} is shorter than it was"
+        self._put(tar.padding(size))
+
+    def end(self) -> None:
+        self._put(tar.end(self._written))
+
+    def _put(self, data: bytes) -> None:
+        self._sink.write(data)
+        self._written += len(data)
+
+    def _content(self, tree_fd: int, item: Item) -> None:
+        digest, left = hashlib.sha256(), item.size
+        with open(walk.open_file(tree_fd, item.path), "rb", buffering=0) as file:
+            while left and (block := file.read(min(left, _BLOCK))):
+                digest.update(block)
+                self._put(block)
+                left -= len(block)
+            is_whole = not left and not file.read(1)
+        if not is_whole or digest.hexdigest() != item.sha256:
+            raise Busy(
+                f"cannot put /{item.path} into an image: it changed meanwhile",
+                hint="try again when nobody writes there, or build from the manifest",
+            )
+        self._put(tar.padding(item.size))
