@@ -197,7 +197,7 @@ class _Job:
                 archives.tar(tree, self.source.tree_fd, self.items, Compression.NONE, self.advance)
                 tree.seek(0)
                 made = os.path.join(scratch, "tree.squashfs")
-                archives.squashfs(made, tree, wanted.epoch)
+                archives.squashfs(made, tree, self.items[0], wanted.epoch)
             with open(made, "rb") as found, output.file(wanted.out) as file:
                 while block := found.read(1 << 20):
                     file.write(block)
@@ -231,7 +231,7 @@ class _Job:
         )
 
     def _layers(self, how: Layers) -> tuple[Layer, ...]:
-        return items.cut(self.items, self.source.record.entries, how)
+        return items.cut(self.items, self.source.record, how)
 
     def _made_of(self, image: Assembled) -> Made:
         return self._made(

@@ -71,14 +71,19 @@ def _file(layer: Packed) -> str:
     return f"{layer.diff_id.removeprefix('sha256:')}.tar"
 
 
-def squashfs(target: str, tree: IO[bytes], epoch: int) -> None:
+def squashfs(target: str, tree: IO[bytes], top: Item, epoch: int) -> None:
     """A file system image of a tar archive, by sqfstar(1), which is of squashfs-tools 4.5 or later.
+
+    top: the item of the tree's own folder, which sqfstar does not take from the archive.
 
     Raises HostLacks without it, ApplyError where it fails.
     """
-    options = ["-no-progress", "-quiet", "-mkfs-time", str(epoch), "-comp", "xz"]
+    options = ["-no-progress", "-quiet", "-comp", "xz", "-root-mode", f"{top.mode:o}"]
+    options += ["-root-uid", str(top.uid), "-root-gid", str(top.gid)]
+    # -root-time does nothing in 4.5; the variable is for that folder's time as for all others.
+    env = {"SOURCE_DATE_EPOCH": str(epoch)}
     try:
-        done = program.call([_SQUASHFS, *options, target], stdin_fd=tree.fileno())
+        done = program.call([_SQUASHFS, *options, target], env=env, stdin_fd=tree.fileno())
     except HostLacks as error:
         raise HostLacks(
             f"cannot make a squashfs image: {_SQUASHFS} is not there",

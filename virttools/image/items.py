@@ -1,11 +1,11 @@
 """Values: what an image holds, one item for each path, and how items are cut into layers."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from virttools.manifest.model import Layers
-from virttools.tree.record import Entry
+from virttools.tree.record import Entry, Record
 
 _KEPT_XATTRS = ("security.capability", "user.")
 # What a run leaves there is no part of an image; programs count on the folders all the same.
@@ -74,17 +74,19 @@ def key(layer: Layer, *more: str) -> str:
     return found.hexdigest()
 
 
-def cut(items: Sequence[Item], entries: Iterable[Entry], how: Layers) -> tuple[Layer, ...]:
-    """The layers of an image, lowest first; upper ones repeat the folders that theirs lie in.
+def cut(items: Sequence[Item], record: Record, how: Layers) -> tuple[Layer, ...]:
+    """The layers of an image, lowest first; each has the folders that its files lie in.
 
-    entries: of the record, which tell what profile brought a path. A file goes into the layer of
-    the profile that asked for it, if its content depends on nothing else.
+    record: tells what profile brought a path. A file goes into the layer of the profile that asked
+    for it, if its content depends on nothing else.
     """
     if how is Layers.ONE:
         return (Layer(_OURS, tuple(items)),)
-    profiles = {entry.path[1:]: _profile(entry) for entry in entries}
+    profiles = {
+        entry.path[1:]: _profile(entry.origin.rpartition(":")[0], entry) for entry in record.entries
+    }
     known = {item.path: item for item in items}
-    names: dict[str, dict[str, Item]] = {}
+    names: dict[str, dict[str, Item]] = {_profile(one.file): {} for one in record.layers}
     for item in items:
         if item.type == "directory":
             continue
@@ -133,16 +135,9 @@ def _above(path: str) -> Iterable[str]:
             yield path[:index]
 
 
-def _profile(entry: Entry) -> str:
-    """profiles/NAME.toml:12 → NAME. What templates made says the domain's own, so it is nobody's."""
-    file = entry.origin.rpartition(":")[0]
+def _profile(file: str, entry: Entry | None = None) -> str:
+    """profiles/NAME.toml → NAME. What a template made says the domain's own, so it is nobody's."""
     folder, _, name = file.rpartition("/")
-    is_shared = entry.source is not None and entry.source.startswith("/")
-    if not is_shared and entry.type == "file":
+    if entry is not None and entry.type == "file" and (entry.source or "")[:1] != "/":
         return _OURS
     return name.removesuffix(".toml") if folder.endswith("profiles") else _OURS
-
-
-def sizes(layers: Sequence[Layer]) -> Mapping[str, int]:
-    """Bytes of the contents of each layer, by its name."""
-    return {layer.name: layer.size for layer in layers}
