@@ -40,5 +40,5 @@ dist: .venv/made
 	@python3 -c 'import ensurepip, venv' 2>/dev/null || tests/install-packages python3-venv
 	python3 -m venv .venv
 	$(IN)pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(IN)pip install --quiet --editable . --group dev
+	$(IN)pip install --quiet --editable '.[image]' --group dev
 	@touch $@

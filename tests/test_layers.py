@@ -26,7 +26,7 @@ MODULES = {
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
         enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
-        image image.documents image.items image.tar
+        image image.bill image.cyclonedx image.documents image.items image.spdx image.tar host.licences
         serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.status
         devlog.limits devlog.lines devlog.messages devlog.places
     """,

@@ -9,10 +9,11 @@ import typer
 from virttools.cli.output import Output, size
 from virttools.domains import images
 from virttools.domains.create import Options, Wish
-from virttools.domains.images import Format, Made, Wanted
+from virttools.domains.images import Format, Made, Source, Wanted
 from virttools.errors import CheckFailed, UsageError
-from virttools.image import documents
-from virttools.image.documents import Compression
+from virttools.image import documents, items
+from virttools.image.documents import Attachment, Compression
+from virttools.image.items import Item
 from virttools.manifest import names
 from virttools.manifest.load import load
 
@@ -61,6 +62,19 @@ def image(
     source_root: Annotated[
         str, typer.Option(metavar="DIR", help="Take programs from the system in DIR, not this one.")
     ] = "/",
+    sbom: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE", help="What it is made of: NAME.spdx.json or NAME.cdx.json; repeatable."
+        ),
+    ] = None,
+    attach: Annotated[
+        list[str] | None,
+        typer.Option(help="Hang it on an OCI image too: spdx or cyclonedx; repeatable."),
+    ] = None,
+    checksums: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The digest of every file, for sha256sum -c.")
+    ] = None,
     check_reproducible: Annotated[
         bool, typer.Option("--check-reproducible", help="Build twice; 1 if the two differ.")
     ] = False,
@@ -72,6 +86,8 @@ def image(
     output: Output = ctx.obj
     wanted = _wanted(out, kind, tag or ["latest"], compression, arch)
     options = Options(source_root=source_root)
+    boms = _boms(sbom or [])
+    attached = _attached(attach or [], wanted.format)
     wish = _wish(output, domain, manifest, profile or [])
     if wish is None and domain is None:
         raise UsageError(
@@ -95,10 +111,66 @@ def image(
                 )
                 with again as second:
                     images.refuse_difference(found, images.look(second, wanted.epoch))
-            made = images.write(source, found, wanted, advance=advance)
+            made = images.write(
+                source,
+                found,
+                wanted,
+                attachments=_attachments(attached, source, found, wanted, source_root),
+                advance=advance,
+            )
+            _write_beside(boms, checksums, source, found, wanted, source_root)
     _show(output, made)
     if exit_code and made.is_changed:
         raise typer.Exit(CheckFailed.exit_code)
+
+
+def _boms(files: list[str]) -> dict[str, str]:
+    """The kind of each file, by its name."""
+    found = {}
+    for file in files:
+        for ending, kind in ((".spdx.json", "spdx"), (".cdx.json", "cyclonedx")):
+            if file.endswith(ending):
+                found[file] = kind
+        if file not in found:
+            raise UsageError(
+                f"cannot tell what to write into {file}: its name ends neither in .spdx.json nor .cdx.json"
+            )
+    return found
+
+
+def _attached(kinds: list[str], kind: Format) -> list[str]:
+    unknown = [one for one in kinds if one not in images.SBOMS]
+    if unknown:
+        raise UsageError(f"cannot attach {unknown[0]}: there are {', '.join(images.SBOMS)}")
+    if kinds and kind not in (Format.OCI, Format.OCI_ARCHIVE):
+        raise UsageError(f"cannot attach to {kind}: only OCI images hold such documents")
+    return list(dict.fromkeys(kinds))
+
+
+def _attachments(
+    kinds: list[str], source: Source, found: tuple[Item, ...], wanted: Wanted, source_root: str
+) -> list[Attachment]:
+    if not kinds:
+        return []
+    bill = images.bill(source, found, wanted.epoch, source_root=source_root)
+    return [images.SBOMS[kind](bill) for kind in kinds]
+
+
+def _write_beside(
+    boms: dict[str, str],
+    checksums: str | None,
+    source: Source,
+    found: tuple[Item, ...],
+    wanted: Wanted,
+    source_root: str,
+) -> None:
+    """The documents that lie beside an image."""
+    if boms:
+        bill = images.bill(source, found, wanted.epoch, source_root=source_root)
+        for file, kind in boms.items():
+            images.save(file, images.SBOMS[kind](bill).content)
+    if checksums is not None:
+        images.save(checksums, items.checksums(found).encode("utf-8", "surrogateescape"))
 
 
 def _wish(

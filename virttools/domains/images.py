@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,9 +12,24 @@ from virttools.domains import scrubbing
 from virttools.domains.create import Advance, Options, Wish
 from virttools.enter import accounts
 from virttools.errors import CheckFailed, ConfigError, UsageError
-from virttools.image import archives, assemble, documents, folder, items, layout, output, walk
-from virttools.image.assemble import Assembled, Attachment
-from virttools.image.documents import About, Compression
+from virttools.host.packages import Packages
+from virttools.host.sysroot import Sysroot
+from virttools.image import (
+    archives,
+    assemble,
+    cyclonedx,
+    documents,
+    folder,
+    items,
+    layout,
+    output,
+    spdx,
+    walk,
+)
+from virttools.image import bill as drawing
+from virttools.image.assemble import Assembled
+from virttools.image.bill import Bill
+from virttools.image.documents import About, Attachment, Compression
 from virttools.image.items import Item, Layer
 from virttools.manifest.load import reload
 from virttools.manifest.model import Layers, Manifest
@@ -23,6 +38,13 @@ from virttools.tree.record import Record
 from virttools.tree.root import open_root
 
 _LONGEST_ACCOUNTS = 16 << 20
+
+
+SBOMS: Mapping[str, Callable[[Bill], Attachment]] = {
+    "spdx": lambda bill: Attachment(spdx.MEDIA_TYPE, spdx.document(bill)),
+    "cyclonedx": lambda bill: Attachment(cyclonedx.MEDIA_TYPE, cyclonedx.document(bill)),
+}
+"""The documents that say what an image is made of."""
 
 
 class Format(StrEnum):
@@ -103,6 +125,24 @@ def look(source: Source, epoch: int) -> tuple[Item, ...]:
     return walk.items(source.tree_fd, epoch)
 
 
+def bill(source: Source, found: Sequence[Item], epoch: int, *, source_root: str = "/") -> Bill:
+    """What an image of it is made of. source_root: the system that its packages came from."""
+    sysroot = Sysroot(source_root)
+    packages = Packages(sysroot)
+    names = sorted({entry.package for entry in source.record.entries if entry.package})
+    release = (sysroot.read("/etc/os-release") or b"").decode(errors="replace")
+    identity = re.search(r'^ID="?([a-z0-9._-]+)', release, re.MULTILINE)
+    return drawing.draw(
+        source.record.domain,
+        found,
+        source.record.entries,
+        walk.sha1s(source.tree_fd, found),
+        {name: details for name in names if (details := packages.details(name)) is not None},
+        distribution=identity[1] if identity else "",
+        epoch=epoch,
+    )
+
+
 def write(
     source: Source,
     found: Sequence[Item],
@@ -125,6 +165,12 @@ def write(
             return job.squashfs()
         case Format.DIR:
             return job.folder()
+
+
+def save(path: str, content: bytes) -> None:
+    """Write a document beside an image, whole or not at all. Raises DomainExists, ApplyError."""
+    with output.file(path) as file:
+        file.write(content)
 
 
 def refuse_difference(first: Sequence[Item], second: Sequence[Item]) -> None:

@@ -87,3 +87,20 @@ class Facts:
     templates: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What a database says of an installed package. files: how many it has, None where not known.
+
+    licence: an SPDX expression, or None where its words (licence_words) do not make one for sure.
+    """
+
+    version: str
+    architecture: str
+    maintainer: str
+    source: str
+    files: int | None
+    licence: str | None
+    licence_words: str
+    kind: str

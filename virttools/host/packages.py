@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from virttools.host import program
+from virttools.host import licences, program
+from virttools.host.facts import Details
 from virttools.host.sysroot import Sysroot
 
 _INFO = "/var/lib/dpkg/info"
@@ -54,6 +55,10 @@ class Packages:
         wanted = frozenset(paths)
         return {} if self._database is None or not wanted else self._database.owners(wanted)
 
+    def details(self, name: str) -> Details | None:
+        """More of a package; None where it is not installed."""
+        return None if self._database is None else self._database.details(name)
+
     def names(self) -> tuple[str, ...]:
         """The names of all installed packages, sorted."""
         return () if self._database is None else self._database.names()
@@ -94,6 +99,26 @@ class _Dpkg:
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted({name.partition(":")[0] for name in self._instances}))
+
+    def details(self, name: str) -> Details | None:
+        instance = self._instance(name)
+        if instance is None:
+            return None
+        stanza = self._stanzas.get(instance, b"")
+        conffiles = _CONFFILES.search(stanza)
+        sums = self._read(f"{instance}.md5sums").count(b"\n")
+        copyright_text = self._sysroot.read(f"/usr/share/doc/{name}/copyright") or b""
+        found = licences.of_debian(copyright_text.decode(errors="replace"))
+        return Details(
+            version=_field(stanza, b"Version"),
+            architecture=_field(stanza, b"Architecture"),
+            maintainer=_field(stanza, b"Maintainer"),
+            source=_field(stanza, b"Source").partition(" ")[0] or name,
+            files=sums + (conffiles[1].count(b"\n") if conffiles else 0),
+            licence=found.expression,
+            licence_words=found.words,
+            kind="deb",
+        )
 
     def named(self, name: str) -> tuple[str, ...]:
         ending = re.compile(rb"^/.*/" + re.escape(os.fsencode(name)) + rb"$", re.MULTILINE)
@@ -219,6 +244,23 @@ class _Rpm:
             return None
         lines = os.fsdecode(said.stdout).splitlines()
         return tuple(line for line in lines if line.startswith("/"))
+
+    def details(self, name: str) -> Details | None:
+        form = "%{EVR}\\n%{ARCH}\\n%{VENDOR}\\n%{SOURCERPM}\\n%{LICENSE}\\n"
+        lines = self._query("--queryformat", form, "--", name)
+        if len(lines) < 5:
+            return None
+        found = licences.of_words(lines[4])
+        return Details(
+            version=lines[0],
+            architecture=lines[1],
+            maintainer=lines[2],
+            source=lines[3],
+            files=None,
+            licence=found.expression,
+            licence_words=found.words,
+            kind="rpm",
+        )
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(set(self._query("--all", "--queryformat", "%{NAME}\\n"))))

@@ -4,19 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from virttools.image import documents, items, walk
-from virttools.image.documents import About, Compression, Descriptor, Packed
+from virttools.image.documents import About, Attachment, Compression, Descriptor, Packed
 from virttools.image.items import Layer
 from virttools.image.layout import Layout
 from virttools.image.pack import Hashing, Packer
 from virttools.image.stream import Archive
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A document that hangs on an image, such as an SBOM. kind: its media type."""
-
-    kind: str
-    content: bytes
 
 
 @dataclass(frozen=True, slots=True)

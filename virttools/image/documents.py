@@ -96,6 +96,14 @@ class Packed:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A document that hangs on an image, such as an SBOM. kind: its media type."""
+
+    kind: str
+    content: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
     """What the documents say beside the layers. epoch: seconds since 1970; user: "uid:gid" or None."""

@@ -107,6 +107,20 @@ def cut(items: Sequence[Item], record: Record, how: Layers) -> tuple[Layer, ...]
     )
 
 
+def checksums(found: Iterable[Item]) -> str:
+    """The digests of all files, as sha256sum(1) checks them from the top of a tree.
+
+    That program marks a name with a backslash, or with a new line, by a backslash before the line.
+    """
+    lines = []
+    for item in found:
+        if item.type == "file":
+            name = item.path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+            mark = "" if name == item.path else "\\"
+            lines.append(f"{mark}{item.sha256}  ./{name}\n")
+    return "".join(lines)
+
+
 def ordered(items: Iterable[Item]) -> tuple[Item, ...]:
     """By the bytes of their paths, part by part: a folder, then what is in it.
 
