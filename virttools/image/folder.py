@@ -85,6 +85,11 @@ def _finish(target_fd: int, item: Item) -> None:
     path = item.path or "."
     if not item.xattrs or item.type == "directory":
         os.chown(path, item.uid, item.gid, dir_fd=target_fd, follow_symlinks=False)
+    if item.type == "directory" and item.xattrs:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target_fd)
+        for name, value in item.xattrs:
+            os.setxattr(fd, name, value)
+        os.close(fd)
     if item.type != "symlink":
         os.chmod(path, item.mode, dir_fd=target_fd)
     moment = item.mtime * 10**9
