@@ -37,17 +37,17 @@ MODULES = {
         host.bundles.pam host.bundles.perl host.bundles.python host.bundles.rule host.bundles.terminfo host.bundles.vim
         host.closure host.elf host.gather host.ldso host.packages host.program host.search
         host.surroundings host.survey host.sysroot host.templates
-        tree.describe scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
+        tree.describe tree.ids scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
         tree.users scrub.view
         enter.inside enter.marker enter.program enter.roster
-        image.walk
+        image.walk image.intended
         devlog.attribution devlog.cgroups devlog.reader devlog.staleness
         serve.inetdconf
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
         tree.remove tree.root scrub.search tree.spread tree.staging tree.steps tree.store
-        enter.choose enter.confinement enter.contain enter.drawn enter.execute enter.init enter.mounts enter.signals enter.terminal enter.history enter.links enter.many enter.picker enter.reports
+        enter.choose enter.confinement enter.contain enter.drawn enter.execute enter.userns enter.rootless enter.init enter.mounts enter.signals enter.terminal enter.history enter.links enter.many enter.picker enter.reports
         serve.wrapper
         devlog.handover devlog.mounting devlog.relink devlog.setup devlog.sockets devlog.watch
         devlog.belonging devlog.forward devlog.holder devlog.receiver devlog.writing

@@ -48,12 +48,16 @@ class Settings:
 def load(environ: "Mapping[str, str]", *, root: "str | None" = None, file: str = FILE) -> Settings:
     """Settings by DESIGN 4: the option, then VIRT_ROOT, then virt.toml, then the default.
 
+    An ordinary user has a root of their own (DESIGN 7.11): the file's is root's.
+
     Raises ConfigError with every problem of the file.
     """
     text = _text(file)
     said = {} if text is None else _checked(file, text)
     profiles = tuple(said.get("profiles", ("base",)))
-    chosen = root or environ.get("VIRT_ROOT") or said.get("root") or _default_root(environ)
+    is_root = os.geteuid() == 0
+    usual = (said.get("root") or ROOT) if is_root else _own_root(environ)
+    chosen = root or environ.get("VIRT_ROOT") or usual
     return Settings(
         _absolute(chosen),
         bindir=said.get("bindir"),
@@ -69,9 +73,7 @@ def _absolute(path: str) -> str:
     return whole.rstrip("/") or "/"
 
 
-def _default_root(environ: "Mapping[str, str]") -> str:
-    if os.geteuid() == 0:
-        return ROOT
+def _own_root(environ: "Mapping[str, str]") -> str:
     data = environ.get("XDG_DATA_HOME", "")
     if not data.startswith("/"):  # the XDG specification: relative ones are invalid, ignore them
         data = (environ.get("HOME") or os.path.expanduser("~")) + "/.local/share"

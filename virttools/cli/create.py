@@ -76,6 +76,7 @@ def create(
     if dry_run:
         _preview(output, creating.preview(root, wishes, options))
         return
+    output.tell_namespace()
     title = domains[0] if len(domains) == 1 else f"{len(domains)} domains"
     with output.progress(f"creating {title}") as advance:
         created = creating.create(root, wishes, options, advance=advance)

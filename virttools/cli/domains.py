@@ -135,6 +135,7 @@ def remove(
             f"remove {', '.join(wanted)}",
             f"All mail, homes and data of it below {output.settings.root} go.",
         )
+    output.tell_namespace()
     removing.remove(output.settings.root, wanted)
     lines = [] if output.quiet else [f"removed {name}" for name in wanted]
     output.result("remove", {"removed": wanted}, lines)

@@ -2,14 +2,16 @@
 
 import os
 import re
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 import typer
 
 from virttools.cli.output import Output, size
 from virttools.domains import images
-from virttools.domains.create import Options, Wish
+from virttools.domains.create import Advance, Options, Wish
 from virttools.domains.images import Format, Made, Source, Wanted
+from virttools.enter import userns
 from virttools.errors import CheckFailed, UsageError
 from virttools.image import documents, items
 from virttools.image.documents import Attachment, Compression
@@ -95,30 +97,33 @@ def image(
             hint="virt image domain1.com -o domain1.oci, or virt image -m FILE -o OUT",
         )
     root = output.settings.root
-    with output.progress(f"reading {domain or manifest or 'profiles'}") as advance:
-        opened = (
-            images.published(root, names.domain(domain or ""))
-            if wish is None
-            else images.built(root, wish, options, advance)
+    output.tell_namespace()
+
+    def opened(advance: Advance) -> AbstractContextManager[Source]:
+        if wish is None:
+            return images.published(root, names.domain(domain or ""))
+        return images.built(root, wish, options, advance)
+
+    def other() -> tuple[Item, ...]:
+        with opened(lambda _more, _total: None) as source:
+            return images.look(source, wanted.epoch)
+
+    second = userns.apart(other) if check_reproducible else None
+    with (
+        output.progress(f"reading {domain or manifest or 'profiles'}") as advance,
+        opened(advance) as source,
+    ):
+        found = images.look(source, wanted.epoch)
+        if second is not None:
+            images.refuse_difference(found, second)
+        made = images.write(
+            source,
+            found,
+            wanted,
+            attachments=_attachments(attached, source, found, wanted, source_root),
+            advance=advance,
         )
-        with opened as source:
-            found = images.look(source, wanted.epoch)
-            if check_reproducible:
-                again = (
-                    images.published(root, names.domain(domain or ""))
-                    if wish is None
-                    else images.built(root, wish, options, advance)
-                )
-                with again as second:
-                    images.refuse_difference(found, images.look(second, wanted.epoch))
-            made = images.write(
-                source,
-                found,
-                wanted,
-                attachments=_attachments(attached, source, found, wanted, source_root),
-                advance=advance,
-            )
-            _write_beside(boms, checksums, source, found, wanted, source_root)
+        _write_beside(boms, checksums, source, found, wanted, source_root)
     _show(output, made)
     if exit_code and made.is_changed:
         raise typer.Exit(CheckFailed.exit_code)

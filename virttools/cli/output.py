@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from virttools.enter import userns
 from virttools.errors import ConfigError, HostLacks, ManifestError, VirtError
 from virttools.settings import Settings
 
@@ -31,6 +32,8 @@ class Output:
     def result(self, command: str, data: dict[str, Any], lines: Sequence[str] = ()) -> None:
         """Show what a command found: `data` with --json, else `lines`."""
         if self.json:
+            if (mapping := userns.found()) is not None:
+                data = {**data, "user_namespace": mapping.document()}
             print(_envelope(command, "ok", data, []))
         else:
             for line in lines:
@@ -40,6 +43,14 @@ class Output:
         """A remark for a person, on stderr; not with --quiet or --json."""
         if not self.quiet and not self.json:
             print(line, file=sys.stderr)
+
+    def tell_namespace(self) -> None:
+        """For an ordinary user: see that there is a user namespace to work in, and say what that lacks.
+
+        Raises HostLacks where there is none.
+        """
+        if (mapping := userns.require()) is not None:
+            self.note(f"virt: {mapping.told()}")
 
     def table(self, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows under a heading on a terminal; tab-separated lines in a pipe."""
@@ -69,13 +80,32 @@ class Output:
         if self.json or self.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             yield lambda _more, _total: None
             return
+        with contextlib.ExitStack() as shown:
+            yield _Bar(shown, title, color=self.color).advance
+
+
+class _Bar:
+    """A progress bar that begins with the first advance: it has a thread, and who has one enters no user namespace."""
+
+    def __init__(self, shown: contextlib.ExitStack, title: str, *, color: bool) -> None:
+        self._shown = shown
+        self._title = title
+        self._color = color
+        self._update: Callable[[int, int], None] | None = None
+
+    def advance(self, more: int, total: int) -> None:
+        if self._update is None:
+            self._update = self._begin()
+        self._update(more, total)
+
+    def _begin(self) -> Callable[[int, int], None]:
         from rich.console import Console
         from rich.progress import Progress
 
-        console = Console(stderr=True, no_color=not self.color)
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda more, total: bar.update(task, advance=more, total=total)
+        console = Console(stderr=True, no_color=not self._color)
+        bar = self._shown.enter_context(Progress(console=console, transient=True))
+        task = bar.add_task(self._title, total=None)
+        return lambda more, total: bar.update(task, advance=more, total=total)
 
 
 def failure(error: VirtError, command: str, *, as_json: bool) -> int:

@@ -48,6 +48,7 @@ def scrub(
             f"scrub {domain}",
             "Its host keys, mail, logs, histories and credentials go, and its passwords are locked.",
         )
+    output.tell_namespace()
     words = tuple(operations.split(",")) if operations is not None else None
     report = scrubbing.scrub(output.settings.root, name, operations=words, dry_run=dry_run)
     verb = "would scrub" if dry_run else "scrubbed"

@@ -9,6 +9,7 @@ from virttools.devlog import places
 from virttools.devlog import sockets as log_sockets
 from virttools.domains import devlogs, hooks, neighbours, scrubbing
 from virttools.domains.neighbours import Neighbours
+from virttools.enter import userns
 from virttools.errors import DomainExists
 from virttools.host import templates
 from virttools.host.survey import survey
@@ -108,12 +109,15 @@ def create(
 
     Raises DomainExists (before anything is built), ManifestError, HostLacks, SecretFound, ApplyError, Busy.
     """
+    userns.require()
     with open_root(root_path, make=True) as root:
         _refuse_existing(root, wishes)
         neighbours.refuse_taken(root, wishes)
+        # The survey comes first: in a user namespace one cannot tell whose the host's files are.
+        jobs = _jobs(wishes, options)
+        userns.enter()
         apply.sweep(root)
         log_sockets.sweep(root)
-        jobs = _jobs(wishes, options)
         return _create_all(root, jobs, neighbours.look(root_path, wishes), advance)
 
 
@@ -126,9 +130,11 @@ def unpublished(
     It is never a domain, so its name, addresses and ids may be anybody's. It has no log socket.
     Raises as `create`.
     """
+    userns.require()
     with open_root(root_path, make=True) as root:
-        apply.sweep(root)
         (job,) = _jobs([wish], options)
+        userns.enter()
+        apply.sweep(root)
         around = neighbours.look(root_path, [wish])
         plans = [job.plan(None)]
         total = len(plans[0].actions)

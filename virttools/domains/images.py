@@ -10,8 +10,8 @@ from enum import StrEnum
 from virttools.domains import create as creating
 from virttools.domains import scrubbing
 from virttools.domains.create import Advance, Options, Wish
-from virttools.enter import accounts
-from virttools.errors import CheckFailed, ConfigError, UsageError
+from virttools.enter import accounts, userns
+from virttools.errors import CheckFailed, ConfigError, ManifestError, UsageError
 from virttools.host.packages import Packages
 from virttools.host.sysroot import Sysroot
 from virttools.image import (
@@ -20,6 +20,7 @@ from virttools.image import (
     cyclonedx,
     documents,
     folder,
+    intended,
     items,
     layout,
     output,
@@ -33,7 +34,8 @@ from virttools.image.documents import About, Attachment, Compression
 from virttools.image.items import Item, Layer
 from virttools.manifest.load import reload
 from virttools.manifest.model import Layers, Manifest
-from virttools.tree import beneath
+from virttools.scrub.findings import printable
+from virttools.tree import beneath, ids
 from virttools.tree.record import Record
 from virttools.tree.root import open_root
 
@@ -56,6 +58,9 @@ class Format(StrEnum):
     DIR = "dir"
 
 
+_LAYERED = (Format.OCI, Format.OCI_ARCHIVE, Format.DOCKER_ARCHIVE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What to make of a tree. epoch: no time in it is later, seconds since 1970; compression None: as FORMAT has it."""
@@ -72,11 +77,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A tree that nobody of us changes while it is open, and what it was made from."""
+    """A tree that nobody of us changes while it is open, what it was made from, and what is in it."""
 
     tree_fd: int
     record: Record
     manifest: Manifest
+    items: tuple[Item, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +113,11 @@ def published(root_path: str, domain: str) -> Generator[Source, None, None]:
     ):
         record = root.read_record(domain)
         manifest = reload(record.layers)
-        scrubbing.refuse_secrets(root_path, tree_fd, record, manifest)
-        yield Source(tree_fd, record, manifest)
+        userns.enter()
+        found = walk.items(tree_fd)
+        as_shipped = items.as_shipped(found, record.entries)
+        scrubbing.refuse_secrets(root_path, tree_fd, record, manifest, as_shipped)
+        yield Source(tree_fd, record, manifest, found)
 
 
 @contextmanager
@@ -117,12 +126,13 @@ def built(
 ) -> Generator[Source, None, None]:
     """The tree of a manifest, for a `with`; nothing stays of it. Raises as `create` does."""
     with creating.unpublished(root_path, wish, options, advance=advance) as (made, record, _):
-        yield Source(made.tree_fd, record, wish.loaded.manifest)
+        yield Source(made.tree_fd, record, wish.loaded.manifest, walk.items(made.tree_fd))
 
 
 def look(source: Source, epoch: int) -> tuple[Item, ...]:
-    """What an image of it will hold."""
-    return walk.items(source.tree_fd, epoch)
+    """What an image of it will hold. epoch: no time in it is later, seconds since 1970."""
+    found = items.clamped(source.items, epoch)
+    return intended.items(found, source.record.entries, ids.here())
 
 
 def bill(source: Source, found: Sequence[Item], epoch: int, *, source_root: str = "/") -> Bill:
@@ -152,6 +162,11 @@ def write(
     advance: Advance = lambda _more, _total: None,
 ) -> Made:
     """Make the image. Raises DomainExists, Busy, HostLacks, ApplyError, UsageError."""
+    if wanted.format in _LAYERED and (path := items.whiteout(found)) is not None:
+        raise ManifestError(
+            f"cannot put /{printable(path)} into a layer: a name with .wh. in front deletes others there",
+            hint="rename or remove it, or take --format tar",
+        )
     total = sum(item.size for item in found if item.link is None)
     job = _Job(source, tuple(found), wanted, tuple(attachments), lambda more: advance(more, total))
     match wanted.format:
@@ -185,7 +200,7 @@ def refuse_difference(first: Sequence[Item], second: Sequence[Item]) -> None:
         if one is not None and other is not None:
             parts = [name for name in Item.__slots__ if getattr(one, name) != getattr(other, name)]
             what = f"differs between two builds in {', '.join(parts)}"
-        raise CheckFailed(f"cannot reproduce the image: /{path} {what}")
+        raise CheckFailed(f"cannot reproduce the image: /{printable(path)} {what}")
 
 
 @dataclass(frozen=True, slots=True)

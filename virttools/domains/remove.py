@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from virttools.devlog import belonging, sockets
-from virttools.enter import history
+from virttools.enter import history, userns
 from virttools.tree import remove as trees
 from virttools.tree.root import open_root
 
@@ -16,6 +16,7 @@ def remove(root_path: str, names: Sequence[str]) -> None:
     with open_root(root_path) as root:
         for name in names:
             root.require(name, "remove")
+        userns.require()
         for name in names:
             with root.lock(name):
                 trees.remove(root, name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from virttools.domains import neighbours
 from virttools.domains.neighbours import Neighbours
+from virttools.enter import userns
 from virttools.errors import Problem, SecretFound
 from virttools.manifest.load import reload
 from virttools.manifest.model import Manifest
@@ -68,11 +69,16 @@ def clean(
     return scrubbed, entries
 
 
-def refuse_secrets(root_path: str, tree_fd: int, record: Record, manifest: Manifest) -> None:
-    """Look through a living tree before it is given away. Raises SecretFound with every hit."""
+def refuse_secrets(
+    root_path: str, tree_fd: int, record: Record, manifest: Manifest, pristine: frozenset[str]
+) -> None:
+    """Look through a living tree before it is given away, but for the files known to be `pristine`.
+
+    Raises SecretFound with every hit.
+    """
     context = _context(record.domain, manifest, neighbours.look(root_path, ()))
     view = TreeView(tree_fd, record.entries)
-    hits = secrets.scan(view, context, manifest.scrub.keep, cache=_seen)
+    hits = secrets.scan(view, context, manifest.scrub.keep, pristine, _seen)
     if hits:
         raise _refusal(
             record.domain,
@@ -93,6 +99,7 @@ def scrub(
         record = root.read_record(domain)
         manifest = reload(record.layers)
         context = _context(domain, manifest, neighbours.look(root_path, ()))
+        userns.enter()
         names = scrubber.select(operations) if operations is not None else _selected(manifest)
         with root.open_tree(domain) as tree_fd:
             view = TreeView(tree_fd, record.entries)

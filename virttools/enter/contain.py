@@ -22,6 +22,7 @@ _PASSED_ON = (
 )  # fmt: skip
 _KEYS = (_signal.SIGINT, _signal.SIGQUIT)
 _TERMINAL_STOPS = (_signal.SIGTTIN, _signal.SIGTTOU)
+_NO_PROC = b"virt: there is no /proc inside: this system hides parts of its own (a container?)\n"
 _PLAINLY = "--chroot enters without them, and holds less"
 _FAILURES = {
     init.NAMESPACES: ("contain", "the kernel gives no namespaces", _PLAINLY),
@@ -50,6 +51,10 @@ def enter(entrance: Entrance, options: Options) -> "NoReturn":
     cell = Cell(_clone(entrance.tree_fd, b"", domain), domain)
     cell.is_writable = options.is_writable
     cell.binds = [(_clone_bound(bind), os.fsencode(bind.place)) for bind in options.binds]
+    if entrance.is_rootless:
+        from virttools.enter import rootless
+
+        rootless.furnish(cell, entrance.tree_fd)
     terminal = _terminal(entrance) if options.has_terminal else None
     if terminal is not None:
         cell.pts_fd, cell.tty_fd = terminal.pts_fd, terminal.tty_fd
@@ -87,8 +92,13 @@ def _terminal(entrance: Entrance) -> "Terminal | None":
     from virttools.enter import terminal
 
     user = 0 if entrance.account is None else entrance.account.uid
+    group = terminal.TTY_GROUP
+    if entrance.is_rootless:
+        from virttools.enter import rootless
+
+        group = rootless.tty_group(group)
     try:
-        return terminal.Terminal(std_fds, user)
+        return terminal.Terminal(std_fds, user, group)
     except (OSError, terminal.Error) as error:
         raise EnterError(
             f"cannot make a terminal: {error.args[-1]}", hint="--no-tty does without"
@@ -207,6 +217,8 @@ class _Outside:
             value = int.from_bytes(reports[at + 2 : at + init.REPORT_SIZE], "little")
             if kind == init.STOPPED:
                 self._stop(number)
+            elif kind == init.LACKING:
+                os.write(2, _NO_PROC)
             elif kind == init.FAILED:
                 self._failure = self._failure or (number, value)
                 self._is_over = True

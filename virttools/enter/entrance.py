@@ -9,12 +9,13 @@ class Entrance:
     """Paths are as seen inside; account None leaves the ids as they are.
 
     What fails after chroot is written to fail_fd, after prefix. kept_fds go to the program beside
-    0, 1 and 2; no_new_privileges: set-id bits count for nothing from then on.
+    0, 1 and 2; no_new_privileges: set-id bits count for nothing from then on. is_rootless: we are
+    an ordinary user in a user namespace; may_set_groups: the kernel lets us there.
     """
 
     __slots__ = (
-        "account", "argv", "cwd", "env", "fail_fd", "kept_fds", "no_new_privileges", "path",
-        "prefix", "tree_fd",
+        "account", "argv", "cwd", "env", "fail_fd", "is_rootless", "kept_fds", "may_set_groups",
+        "no_new_privileges", "path", "prefix", "tree_fd",
     )  # fmt: skip
 
     def __init__(
@@ -37,6 +38,8 @@ class Entrance:
         self.prefix = b"virt: "
         self.kept_fds: list[int] = []
         self.no_new_privileges = False
+        self.is_rootless = False
+        self.may_set_groups = True
 
 
 class Cell:
@@ -45,10 +48,11 @@ class Cell:
     tree_mount_fd, binds (mount, place inside) and pts_fd: mounts that are attached nowhere yet.
     tty_fd: the inner side of the terminal, which takes the places std_fds, or -1. is_waiting: the
     program does not have the terminal until it asks. report_fd: where init writes what happens.
+    may_lack_proc: go on without a /proc where the kernel gives none.
     """
 
     __slots__ = (
-        "binds", "has_proc", "hostname", "is_waiting", "is_writable", "pts_fd", "report_fd",
+        "binds", "has_proc", "hostname", "is_waiting", "is_writable", "may_lack_proc", "pts_fd", "report_fd",
         "std_fds", "tree_mount_fd", "tty_fd",
     )  # fmt: skip
 
@@ -58,6 +62,7 @@ class Cell:
         self.hostname = os.fsencode(hostname if len(hostname) <= 64 else hostname.partition(".")[0])
         self.binds: list[tuple[int, bytes]] = []
         self.has_proc = True
+        self.may_lack_proc = False
         self.is_writable = False
         self.is_waiting = False
         self.pts_fd = -1

@@ -24,15 +24,14 @@ def run(root: str, options: Options) -> int:
     This process ends as the command does; it comes back only where chroot(2) succeeded and the
     rest did not. Raises EnterError (125, 126, 127).
     """
-    if os.geteuid() != 0:
-        raise EnterError(
-            "cannot enter a domain: only root may call chroot(2)", hint="use sudo, or become root"
-        )
     _open_standard()
     domain = options.domain or ""
-    tree_fd = inside.open_tree(root, domain)
-    _belong(root, domain)
-    entrance = _entrance(tree_fd, domain, options)
+    if os.geteuid() != 0:
+        entrance = _enter_without_root(root, domain, options)
+    else:
+        tree_fd = inside.open_tree(root, domain)
+        _belong(root, domain)
+        entrance = _entrance(tree_fd, domain, options)
     if options.is_chroot:
         return _enter_plainly(root, entrance, options)
     from virttools.enter import contain
@@ -40,6 +39,17 @@ def run(root: str, options: Options) -> int:
     if options.is_writable:
         _warn(entrance)
     return contain.enter(entrance, options)
+
+
+def _enter_without_root(root: str, domain: str, options: Options) -> Entrance:
+    """The same, from inside a user namespace of an ordinary user's own."""
+    from virttools.enter import rootless
+
+    rootless.begin(root)
+    entrance = _entrance(inside.open_tree(root, domain), domain, options)
+    entrance.is_rootless = True
+    rootless.restrict(entrance)
+    return entrance
 
 
 def _open_standard() -> None:
@@ -171,7 +181,8 @@ def enter(entrance: Entrance) -> int:
     try:
         os.fchdir(cwd_fd)
         if entrance.account is not None:
-            os.setgroups(entrance.account.groups)
+            if entrance.may_set_groups:
+                os.setgroups(entrance.account.groups)
             os.setgid(entrance.account.gid)
             os.setuid(entrance.account.uid)
         status = 126

@@ -15,7 +15,7 @@ from virttools.enter.entrance import Cell, Entrance
 NAMESPACES, MOUNTS, FOLDER, PROGRAM, TERMINAL, PRIVILEGES, START = range(7)
 """What can fail; the number is in the report."""
 
-BEGUN, FAILED, STOPPED, ENDED = b"B", b"F", b"S", b"E"
+BEGUN, FAILED, STOPPED, ENDED, LACKING = b"B", b"F", b"S", b"E", b"L"
 """Kinds of reports: one of these, a number, and four bytes (errno, or a status as of wait(2))."""
 REPORT_SIZE = 6
 
@@ -77,7 +77,10 @@ class Init:
         linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS)
         linux.sethostname(self._cell.hostname)
         self._step = MOUNTS
+        wants_proc = self._cell.has_proc
         mounts.enter(self._cell)
+        if wants_proc and not self._cell.has_proc:
+            self._report(LACKING, 0, 0)
         tree_fd = self._cell.tree_mount_fd
         self._step = FOLDER
         cwd_fd = inside.open_folder(tree_fd, self._entrance.cwd)
@@ -134,7 +137,8 @@ class Init:
         if entrance.no_new_privileges:
             linux.set_no_new_privileges()
         if entrance.account is not None:
-            os.setgroups(entrance.account.groups)
+            if entrance.may_set_groups:
+                os.setgroups(entrance.account.groups)
             os.setgid(entrance.account.gid)
             os.setuid(entrance.account.uid)
         signals.reset()

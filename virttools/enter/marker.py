@@ -23,7 +23,7 @@ class Marker:
 def find(root: str, environ: "dict[str, str] | os._Environ[str]") -> "Marker | None":
     """The nearest such file, or None.
 
-    It counts only if it is regular, root's, not writable by others, small, and has one name. Not
+    It counts only if it is regular, root's or our own, not writable by others, small, and has one name. Not
     one below the folder root: who is root in a tree may have put it there. None under sudo, doas or
     pkexec: somebody else chose the working directory.
     """
@@ -80,7 +80,7 @@ def _read(folder_fd: int, path: str) -> "Marker | None":
 def _is_trusted(found: os.stat_result) -> bool:
     return (
         stat.S_ISREG(found.st_mode)
-        and found.st_uid == 0
+        and found.st_uid in {0, os.geteuid()}
         and not found.st_mode & 0o022
         and found.st_nlink == 1
         and found.st_size <= _LARGEST

@@ -29,7 +29,7 @@ def enter(cell: Cell) -> None:
     if not cell.is_writable:
         protect_shared(cell.tree_mount_fd)
     if cell.has_proc:
-        mount_proc(cell.tree_mount_fd)
+        _mount_proc(cell)
     if cell.pts_fd >= 0:
         _attach(cell.pts_fd, cell.tree_mount_fd, b"dev/pts")
     for mount_fd, place in cell.binds:
@@ -38,6 +38,20 @@ def enter(cell: Cell) -> None:
         os.close(target_fd)
     os.fchdir(cell.tree_mount_fd)
     linux.pivot_root_here()
+
+
+def _mount_proc(cell: Cell) -> None:
+    """In a user namespace the kernel gives a proc only where the caller's own is whole.
+
+    That of a container often has parts covered; then there is none inside. To show the caller's
+    would show what runs outside.
+    """
+    try:
+        mount_proc(cell.tree_mount_fd)
+    except PermissionError:
+        if not cell.may_lack_proc:
+            raise
+        cell.has_proc = False
 
 
 def mount_proc(tree_fd: int) -> bool:

@@ -54,9 +54,11 @@ def _read(row: Row, records: str, file: "str | None") -> None:
 
 
 def _is_safe(tree: str) -> bool:
-    """Whether the folder is root's and no one else can write it, as entering will ask."""
+    """Whether the folder is ours (root's, mostly) and no one else can write it, as entering will ask."""
     try:
         found = os.lstat(tree)
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not found.st_mode & 0o022
+    return (
+        stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    )

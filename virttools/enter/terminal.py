@@ -14,7 +14,7 @@ Error = termios.error
 _PIECE = 65536
 _SIZE = bytes(8)
 _EINTR = 4
-_TTY_GROUP = 5
+TTY_GROUP = 5
 """As glibc's grantpt(3) and all distributions have it."""
 
 
@@ -31,8 +31,8 @@ class Terminal:
         "is_waiting", "pts_fd", "std_fds", "tty_fd",
     )  # fmt: skip
 
-    def __init__(self, std_fds: list[int], user: int) -> None:
-        """std_fds: those of 0, 1 and 2 that are terminals, at least one. Raises OSError."""
+    def __init__(self, std_fds: list[int], user: int, group: int) -> None:
+        """std_fds: those of 0, 1 and 2 that are terminals, at least one. user, group: whose it is. Raises OSError."""
         self.std_fds = std_fds
         self._in_fd = std_fds[0]
         self._out_fd = 1 if 1 in std_fds else std_fds[-1]
@@ -41,14 +41,14 @@ class Terminal:
         self._is_raw = False
         self._saved = termios.tcgetattr(self._in_fd)
         self.is_waiting = not (std_fds[:2] == [0, 1] and self._is_foreground())
-        options = ((b"mode", b"620"), (b"ptmxmode", b"666"), (b"gid", b"%d" % _TTY_GROUP))
+        options = ((b"mode", b"620"), (b"ptmxmode", b"666"), (b"gid", b"%d" % group))
         quiet = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
         self.pts_fd = linux.make_mount(b"devpts", quiet, *options)
         flags = os.O_RDWR | os.O_NOCTTY
         self._master_fd = os.open("ptmx", flags, dir_fd=self.pts_fd)
         linux.unlockpt(self._master_fd)
         self.tty_fd = os.open("0", flags, dir_fd=self.pts_fd)  # a devpts of its own counts from 0
-        os.fchown(self.tty_fd, user, _TTY_GROUP)
+        os.fchown(self.tty_fd, user, group)
         termios.tcsetattr(self.tty_fd, termios.TCSANOW, self._saved)
         self._given = termios.tcgetattr(self.tty_fd)
         self.resize()

@@ -3,11 +3,12 @@
 import os
 import stat
 from collections.abc import Sequence
-from errno import EPERM
+from errno import EINVAL, EPERM
 
-from virttools.errors import ApplyError, Busy, NeedsPrivilege
+from virttools.errors import ApplyError, NeedsPrivilege
 from virttools.image import walk
 from virttools.image.items import Item
+from virttools.scrub.findings import printable
 
 _BLOCK = 1 << 20
 
@@ -66,40 +67,35 @@ def _copy(target_fd: int, tree_fd: int, item: Item) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     digest = hashlib.sha256()
     with (
-        open(walk.open_file(tree_fd, item.path), "rb", buffering=0) as source,
+        walk.regular(tree_fd, item.path) as source_fd,
         open(os.open(item.path, flags, 0o600, dir_fd=target_fd), "wb") as target,
     ):
-        while block := source.read(_BLOCK):
+        left = item.size
+        while left and (block := os.read(source_fd, min(left, _BLOCK))):
             digest.update(block)
             target.write(block)
-        target.flush()
-        for name, value in item.xattrs:
-            # A change of owner takes capabilities away (capabilities(7)): it comes before.
-            os.fchown(target.fileno(), item.uid, item.gid)
-            os.setxattr(target.fileno(), name, value)
-    if digest.hexdigest() != item.sha256:
-        raise Busy(f"cannot copy /{item.path}: it changed meanwhile", hint="try again")
+            left -= len(block)
+        is_whole = not left and not os.read(source_fd, 1)
+    if not is_whole or digest.hexdigest() != item.sha256:
+        raise walk.changed(item.path)
 
 
 def _finish(target_fd: int, item: Item) -> None:
     path = item.path or "."
-    if not item.xattrs or item.type == "directory":
-        os.chown(path, item.uid, item.gid, dir_fd=target_fd, follow_symlinks=False)
-    if item.type == "directory" and item.xattrs:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target_fd)
-        for name, value in item.xattrs:
-            os.setxattr(fd, name, value)
-        os.close(fd)
+    os.chown(path, item.uid, item.gid, dir_fd=target_fd, follow_symlinks=False)
+    # A change of owner takes capabilities and set-id bits away (chown(2)): they come after it.
     if item.type != "symlink":
         os.chmod(path, item.mode, dir_fd=target_fd)
+    for name, value in item.xattrs:
+        os.setxattr(f"/proc/self/fd/{target_fd}/{path}", name, value, follow_symlinks=False)
     moment = item.mtime * 10**9
     os.utime(path, ns=(moment, moment), dir_fd=target_fd, follow_symlinks=False)
 
 
 def _refusal(item: Item, error: OSError) -> ApplyError | NeedsPrivilege:
-    if error.errno == EPERM:
+    if error.errno in (EPERM, EINVAL):  # EINVAL: an id that the user namespace does not map
         return NeedsPrivilege(
-            f"cannot make /{item.path}: {error.strerror}",
+            f"cannot make /{printable(item.path)}: {error.strerror}",
             hint="only root can give files away and make device nodes: take --format tar or oci",
         )
-    return ApplyError(f"cannot make /{item.path}: {error.strerror}")
+    return ApplyError(f"cannot make /{printable(item.path)}: {error.strerror}")

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from virttools.manifest.model import Layers
 from virttools.tree.record import Entry, Record
 
-_KEPT_XATTRS = ("security.capability", "user.")
+_KEPT_XATTRS = frozenset(
+    ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+)
+_WHITEOUT = ".wh."  # layer.md of the OCI image specification: deletes what a lower layer has
 # What a run leaves there is no part of an image; programs count on the folders all the same.
 _FOLDERS_ONLY = ("run/", "var/run/", "var/cache/", "var/lock/")
 _EMPTY = ("tmp/", "var/tmp/", "dev/shm/", "proc/", "sys/")
@@ -59,8 +62,37 @@ def is_wanted(path: str, kind: str) -> bool:
 
 
 def is_kept_xattr(name: str) -> bool:
-    """Capabilities and the users' own; the rest belongs to the host."""
-    return name.startswith(_KEPT_XATTRS)
+    """Capabilities, access lists and the users' own; the rest belongs to the host."""
+    return name in _KEPT_XATTRS or name.startswith("user.")
+
+
+def whiteout(items: Iterable[Item]) -> str | None:
+    """The first path that a layer cannot hold: who unpacks it would delete something instead."""
+    return next(
+        (it.path for it in items if f"/{it.path}".rpartition("/")[2].startswith(_WHITEOUT)), None
+    )
+
+
+def clamped(found: Iterable[Item], epoch: int) -> tuple[Item, ...]:
+    """The items with no time later than `epoch`, seconds since 1970."""
+    return tuple(replace(it, mtime=epoch) if it.mtime > epoch else it for it in found)
+
+
+def as_shipped(found: Iterable[Item], entries: Iterable[Entry]) -> frozenset[str]:
+    """The paths, as seen from inside, whose content is still what a package ships to everybody.
+
+    Not those in /etc, where an administrator of the host may have had a hand in them.
+    """
+    shipped = {
+        entry.path: entry.sha256
+        for entry in entries
+        if entry.package is not None and not entry.path.startswith("/etc/")
+    }
+    return frozenset(
+        f"/{item.path}"
+        for item in found
+        if item.sha256 is not None and shipped.get(f"/{item.path}") == item.sha256
+    )
 
 
 def key(layer: Layer, *more: str) -> str:
@@ -70,7 +102,8 @@ def key(layer: Layer, *more: str) -> str:
     """
     found = hashlib.sha256(repr(more).encode())
     for item in layer.items:
-        found.update(repr(item).encode("utf-8", "surrogateescape"))
+        # ascii(), since what repr() escapes depends on the Unicode version of Python.
+        found.update(ascii(item).encode())
     return found.hexdigest()
 
 

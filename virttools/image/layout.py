@@ -6,6 +6,7 @@ Blobs come first, each by a rename; index.json last. Who reads meanwhile sees th
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from errno import ENOENT, ENOTDIR
@@ -18,6 +19,7 @@ from virttools.image.pack import Hashing
 
 _MARK = b'{"imageLayoutVersion":"1.0.0"}'
 _BLOBS = "blobs/sha256"
+_HALF = re.compile(r"\.(?:[a-z-]+(?:\.json)?\.)?[0-9a-f]{12,16}\.new")
 _DOCUMENT = 16 << 20
 """Bytes of a JSON document that we read; registries take 4 MiB."""
 
@@ -69,6 +71,13 @@ class Layout:
             raise
         return f"sha256:{sink.sha256}", sink.size
 
+    def sweep(self) -> None:
+        """Remove what a killed run left half written."""
+        for folder_fd in (self._fd, self._blobs_fd):
+            for name in os.listdir(folder_fd):
+                if _HALF.fullmatch(name):
+                    os.unlink(name, dir_fd=folder_fd)
+
     def has(self, wanted: Descriptor) -> bool:
         """Whether the blob is there, whole: its content is read."""
         try:
@@ -99,11 +108,13 @@ class Layout:
     def index(self) -> tuple[Descriptor, ...]:
         """What index.json lists; nothing in a new layout. Raises ManifestError."""
         try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with open(os.open("index.json", flags, dir_fd=self._fd), "rb") as file:
                 return documents.descriptors(file.read(_DOCUMENT), "index.json")
         except FileNotFoundError:
             return ()
+        except OSError as error:
+            raise ManifestError(f"cannot read index.json: {error.strerror}") from error
 
     def reachable(self, roots: Iterable[Descriptor]) -> frozenset[str]:
         """The digests of these, and of all that they lead to."""
@@ -152,6 +163,7 @@ def existing(path: str) -> Generator[Layout, None, None]:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with Layout(fd) as layout:
+            layout.sweep()
             yield layout
     except BlockingIOError as error:
         raise Busy(f"cannot write {path}: another build writes it", hint="try again") from error

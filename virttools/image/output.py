@@ -1,11 +1,14 @@
 """Doer: puts a file or folder where a user wants it: whole, by one rename, or not at all."""
 
+import fcntl
 import hashlib
 import os
+import re
 import stat
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from tempfile import gettempdir
 from typing import IO
 
 from virttools import linux
@@ -30,10 +33,11 @@ def file(path: str) -> Generator[IO[bytes], None, None]:
         return
     _refuse_other(path)
     folder_fd, name = _parent(path)
-    beside = f".{name[:200]}.{os.urandom(6).hex()}.new"
+    beside = _beside(folder_fd, name)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(beside, flags, 0o666, dir_fd=folder_fd), "w+b") as made:
+            fcntl.flock(made, fcntl.LOCK_EX)
             yield made
             made.flush()
             os.fsync(made.fileno())
@@ -58,17 +62,11 @@ def folder(path: str) -> Generator[int, None, None]:
             hint="an image as a folder is written where nothing is; move it away",
         )
     parent_fd, name = _parent(path)
-    beside = f".{name[:200]}.{os.urandom(6).hex()}.new"
+    beside = _beside(parent_fd, name)
     try:
-        os.mkdir(beside, 0o700, dir_fd=parent_fd)
-        made_fd = os.open(
-            beside, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd
-        )
-        try:
+        with _made(parent_fd, beside) as made_fd:
             yield made_fd
             linux.syncfs(made_fd)
-        finally:
-            os.close(made_fd)
         # rename(2) takes the place of an empty folder, and of nothing else.
         os.rename(beside, name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
     except OSError as error:
@@ -82,20 +80,15 @@ def folder(path: str) -> Generator[int, None, None]:
 @contextmanager
 def scratch(path: str) -> Generator[str, None, None]:
     """A folder of our own beside `path` for a `with`, to work in; "-": in the folder for temporary files."""
-    import tempfile
-
-    where = None if path == STDOUT else os.path.dirname(os.path.abspath(path))
+    parent_fd, name = _parent(path if path != STDOUT else os.path.join(gettempdir(), "virt-image"))
+    beside = _beside(parent_fd, name)
     try:
-        made = tempfile.mkdtemp(prefix=".virt-image.", dir=where)
-    except OSError as error:
-        raise _refusal(path, error) from error
-    parent_fd = os.open(os.path.dirname(made), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield made
+        with _made(parent_fd, beside):
+            yield os.path.join(os.readlink(f"/proc/self/fd/{parent_fd}"), beside)
     except OSError as error:
         raise _refusal(path, error) from error
     finally:
-        delete(parent_fd, os.path.basename(made))
+        delete(parent_fd, beside)
         os.close(parent_fd)
 
 
@@ -135,6 +128,44 @@ def _parent(path: str) -> tuple[int, str]:
         return os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), name
     except OSError as error:
         raise ApplyError(f"cannot write {path}: {where}: {error.strerror}") from error
+
+
+def _beside(folder_fd: int, name: str) -> str:
+    """A name for what becomes `name`; what a killed run of ours left of that goes first."""
+    stale = re.compile(rf"\.{re.escape(name[:200])}\.[0-9a-f]{{12}}\.new")
+    for found in os.listdir(folder_fd):
+        if stale.fullmatch(found) and _is_abandoned(folder_fd, found):
+            delete(folder_fd, found)
+    return f".{name[:200]}.{os.urandom(6).hex()}.new"
+
+
+def _is_abandoned(folder_fd: int, name: str) -> bool:
+    """Whether it is our user's, and nobody writes it: who does holds a lock on it."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=folder_fd)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.fstat(fd).st_uid == os.geteuid()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _made(parent_fd: int, name: str) -> Generator[int, None, None]:
+    """A new folder, open and locked, for a `with`."""
+    os.mkdir(name, 0o700, dir_fd=parent_fd)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=parent_fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _refusal(path: str, error: OSError) -> ApplyError:

@@ -9,7 +9,7 @@ import os
 import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, Protocol, Self
+from typing import Protocol, Self
 
 from virttools.errors import HostLacks
 from virttools.image.documents import Compression
@@ -180,9 +180,3 @@ def _way(sink: Sink, compression: Compression) -> _Way:
             return _Zstd(sink)
         case Compression.NONE:
             return _Plain(sink)
-
-
-def copy(source: IO[bytes], target: Sink) -> None:
-    """All that is left of source, to target."""
-    while block := source.read(_BLOCK):
-        target.write(block)

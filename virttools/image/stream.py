@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Iterable
 
-from virttools.errors import Busy
 from virttools.image import tar, walk
 from virttools.image.items import Item
 from virttools.image.pack import Sink
@@ -58,15 +57,12 @@ class Archive:
 
     def _content(self, tree_fd: int, item: Item) -> None:
         digest, left = hashlib.sha256(), item.size
-        with open(walk.open_file(tree_fd, item.path), "rb", buffering=0) as file:
-            while left and (block := file.read(min(left, _BLOCK))):
+        with walk.regular(tree_fd, item.path) as fd:
+            while left and (block := os.read(fd, min(left, _BLOCK))):
                 digest.update(block)
                 self._put(block)
                 left -= len(block)
-            is_whole = not left and not file.read(1)
+            is_whole = not left and not os.read(fd, 1)
         if not is_whole or digest.hexdigest() != item.sha256:
-            raise Busy(
-                f"cannot put /{item.path} into an image: it changed meanwhile",
-                hint="try again when nobody writes there, or build from the manifest",
-            )
+            raise walk.changed(item.path)
         self._put(tar.padding(item.size))

@@ -73,7 +73,9 @@ def _extended(item: Item, name: bytes, target: bytes, size: int) -> Iterator[tup
         if value > most:
             yield key, b"%d" % value
     for attribute, content in _attributes(item):
-        yield b"SCHILY.xattr." + _bytes(attribute), content
+        # An equals sign would end the key: GNU tar's way to write it (xattrs.c, xattr_encode_keyword).
+        escaped = _bytes(attribute).replace(b"%", b"%25").replace(b"=", b"%3D")
+        yield b"SCHILY.xattr." + escaped, content
 
 
 def _attributes(item: Item) -> Iterable[tuple[str, bytes]]:

@@ -3,13 +3,16 @@
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
-from errno import EAGAIN, ELOOP, ENOENT, ENOTDIR, EXDEV
+from errno import EAGAIN, ENODATA, ENOTSUP, ESTALE, EXDEV
 
 from virttools.errors import ApplyError, Busy
 from virttools.image.items import Item, is_kept_xattr, is_wanted, ordered
+from virttools.scrub import reach
+from virttools.scrub.findings import printable
 from virttools.tree import beneath
 
 _BLOCK = 1 << 20
@@ -22,40 +25,36 @@ _TYPES = {
     stat.S_IFSOCK: "socket",
     stat.S_IFIFO: "fifo",
 }
+_CHANGED = reach.CHANGED | {EAGAIN, ENODATA, ESTALE}
 
 Advance = Callable[[int], None]
 """Told how many more bytes were read."""
 
 
-def items(tree_fd: int, epoch: int, advance: Advance = lambda _: None) -> tuple[Item, ...]:
-    """Everything of a tree that belongs into an image. epoch: no time is later, in seconds since 1970.
+def items(tree_fd: int, advance: Advance = lambda _: None) -> tuple[Item, ...]:
+    """Everything of a tree that belongs into an image.
 
     Every file is read whole, on all cores, so that equal items mean equal bytes.
-    Raises ApplyError for what cannot be read, Busy where the tree changes meanwhile.
+    Raises ApplyError for what cannot be read, Busy where the tree changes meanwhile or holds a mount.
     """
-    try:
-        found = [_item("", os.fstat(tree_fd), epoch)]
-        inodes: dict[tuple[int, int], str] = {}
-        files: list[tuple[int, os.stat_result]] = []
-        for path, status in beneath.walk(tree_fd):
-            kind = _TYPES[stat.S_IFMT(status.st_mode)]
-            if not is_wanted(path, kind):
-                continue
-            item = _item(path, status, epoch)
-            if kind == "symlink":
-                item = replace(item, target=_target(tree_fd, path))
-            elif kind == "file" and status.st_nlink > 1:
-                first = inodes.setdefault((status.st_dev, status.st_ino), path)
-                item = replace(item, link=first)
-            if kind == "directory" or (kind == "file" and item.link in (None, path)):
-                files.append((len(found), status))
-            found.append(item)
-    except OSError as error:
-        raise _refusal("the tree", error) from error
-    threads = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(threads) as pool:
-        read = pool.map(lambda it: _read(tree_fd, found[it[0]], it[1], advance), files)
-        for (index, _), item in zip(files, read, strict=True):
+    found: list[Item] = []
+    inodes: dict[tuple[int, int], str] = {}
+    opened: list[tuple[int, os.stat_result]] = []
+    for path, status in _below(tree_fd):
+        kind = _TYPES[stat.S_IFMT(status.st_mode)]
+        if not is_wanted(path, kind):
+            continue
+        item = _item(path, status)
+        if kind == "symlink":
+            item = replace(item, target=_target(tree_fd, path))
+        elif kind == "file" and status.st_nlink > 1:
+            item = replace(item, link=inodes.setdefault((status.st_dev, status.st_ino), path))
+        if kind == "directory" or (kind == "file" and item.link in (None, path)):
+            opened.append((len(found), status))
+        found.append(item)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        read = pool.map(lambda one: _read(tree_fd, found[one[0]], one[1], advance), opened)
+        for (index, _), item in zip(opened, read, strict=True):
             found[index] = item
     return ordered(_same_inode(found))
 
@@ -69,25 +68,29 @@ def sha1s(tree_fd: int, found: Sequence[Item]) -> dict[str, str]:
 
 
 def _sha1(tree_fd: int, item: Item) -> str:
-    with open(open_file(tree_fd, item.path), "rb") as file:
+    with regular(tree_fd, item.path) as fd, open(fd, "rb", closefd=False) as file:
         return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
 
 
-def open_file(tree_fd: int, path: str) -> int:
-    """A file of an item, for reading. Raises Busy where it is no regular file any more."""
+@contextmanager
+def regular(tree_fd: int, path: str) -> Iterator[int]:
+    """The regular file of an item, for reading, for a `with`. Raises Busy where it is none any more, ApplyError."""
     try:
-        seen_fd = beneath.open_beneath(tree_fd, path, os.O_PATH)
-        try:
-            if not stat.S_ISREG(os.fstat(seen_fd).st_mode):
-                raise _changed(path)
-            return os.open(f"/proc/self/fd/{seen_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        finally:
-            os.close(seen_fd)
+        with reach.regular(tree_fd, path, os.O_RDONLY | os.O_NONBLOCK) as fd:
+            yield fd
     except OSError as error:
         raise _refusal(path, error) from error
 
 
-def _item(path: str, status: os.stat_result, epoch: int) -> Item:
+def _below(tree_fd: int) -> Iterator[tuple[str, os.stat_result]]:
+    yield "", os.fstat(tree_fd)
+    try:
+        yield from beneath.walk(tree_fd)
+    except OSError as error:
+        raise _refusal("", error) from error
+
+
+def _item(path: str, status: os.stat_result) -> Item:
     kind = _TYPES[stat.S_IFMT(status.st_mode)]
     device = None
     if kind == "device":
@@ -99,56 +102,53 @@ def _item(path: str, status: os.stat_result, epoch: int) -> Item:
         mode=stat.S_IMODE(status.st_mode),
         uid=status.st_uid,
         gid=status.st_gid,
-        mtime=max(0, min(int(status.st_mtime), epoch)),
+        mtime=max(0, status.st_mtime_ns // 10**9),
         device=device,
     )
 
 
 def _target(tree_fd: int, path: str) -> str:
-    link_fd = beneath.open_beneath(tree_fd, path.rpartition("/")[0] or ".", os.O_PATH)
     try:
-        return os.readlink(path.rpartition("/")[2], dir_fd=link_fd)
-    finally:
-        os.close(link_fd)
+        with reach.parent(tree_fd, path) as (parent_fd, name):
+            return os.readlink(name, dir_fd=parent_fd)
+    except OSError as error:
+        raise _refusal(path, error) from error
 
 
 def _read(tree_fd: int, item: Item, seen: os.stat_result, advance: Advance) -> Item:
     """The item with what only an open file tells: content and extended attributes."""
     if item.type == "directory":
-        return replace(item, xattrs=_directory_xattrs(tree_fd, item.path))
-    fd = open_file(tree_fd, item.path)
-    try:
+        return _read_directory(tree_fd, item)
+    with regular(tree_fd, item.path) as fd:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != (seen.st_dev, seen.st_ino):
-            raise _changed(item.path)
-        digest, size = hashlib.sha256(), 0
-        while block := os.read(fd, _BLOCK):
+            raise changed(item.path)
+        digest, left = hashlib.sha256(), status.st_size
+        while left and (block := os.read(fd, min(left, _BLOCK))):
             digest.update(block)
-            size += len(block)
-        advance(size)
-        return replace(item, size=size, sha256=digest.hexdigest(), xattrs=_xattrs(fd))
+            left -= len(block)
+        if left or os.read(fd, 1):  # it shrank, or grows while we read
+            raise changed(item.path)
+        advance(status.st_size)
+        return replace(item, size=status.st_size, sha256=digest.hexdigest(), xattrs=_xattrs(fd))
+
+
+def _read_directory(tree_fd: int, item: Item) -> Item:
+    """Opened for reading: one that may not be read was not walked, and would be empty in silence."""
+    try:
+        with reach.opened(tree_fd, item.path, os.O_RDONLY | os.O_DIRECTORY) as fd:
+            return replace(item, xattrs=_xattrs(fd))
     except OSError as error:
         raise _refusal(item.path, error) from error
-    finally:
-        os.close(fd)
-
-
-def _directory_xattrs(tree_fd: int, path: str) -> tuple[tuple[str, bytes], ...]:
-    try:
-        fd = beneath.open_beneath(tree_fd, path or ".", os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise _refusal(path, error) from error
-    try:
-        return _xattrs(fd)
-    finally:
-        os.close(fd)
 
 
 def _xattrs(fd: int) -> tuple[tuple[str, bytes], ...]:
     try:
         names = sorted(os.listxattr(fd))
-    except OSError:  # a file system without them
-        return ()
+    except OSError as error:
+        if error.errno == ENOTSUP:
+            return ()
+        raise
     return tuple((name, os.getxattr(fd, name)) for name in names if is_kept_xattr(name))
 
 
@@ -160,14 +160,20 @@ def _same_inode(found: list[Item]) -> list[Item]:
     ]
 
 
-def _changed(path: str) -> Busy:
+def changed(path: str) -> Busy:
+    """What to say where a path is not what it was a moment ago."""
     return Busy(
-        f"cannot put /{path} into an image: it changed meanwhile",
+        f"cannot put /{printable(path)} into an image: it changed meanwhile",
         hint="try again when nobody writes there, or build from the manifest: virt image -m FILE",
     )
 
 
 def _refusal(path: str, error: OSError) -> ApplyError | Busy:
-    if error.errno in (EAGAIN, ELOOP, ENOENT, ENOTDIR, EXDEV):
-        return _changed(path)
-    return ApplyError(f"cannot read /{path}: {error.strerror}")
+    if error.errno == EXDEV:
+        return Busy(
+            f"cannot put /{printable(path)} into an image: something is mounted there",
+            hint="unmount it, or build from the manifest: virt image -m FILE",
+        )
+    if error.errno in _CHANGED:
+        return changed(path)
+    return ApplyError(f"cannot read /{printable(path)}: {error.strerror}")

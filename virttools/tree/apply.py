@@ -8,6 +8,7 @@ from errno import EPERM
 from functools import partial
 
 from virttools.errors import ApplyError, NeedsPrivilege
+from virttools.tree import ids
 from virttools.tree.actions import Action, LinkFile, MakeNode, Plan
 from virttools.tree.content import Copier
 from virttools.tree.failures import failure
@@ -19,7 +20,6 @@ from virttools.tree.steps import (
     CopyStep,
     DirectoryStep,
     LinkStep,
-    MissingStep,
     Owner,
     ShareStep,
     Step,
@@ -113,7 +113,7 @@ class _Builder:
         self._progress = progress
         self._copier = Copier()
         self.store = Store(root, self._copier)
-        self._owner = Owner(os.geteuid(), os.getegid(), os.geteuid() == 0)
+        self._owner = Owner(ids.here(), os.geteuid(), os.getegid())
         self._steps: dict[int, Step] = {}
         self._told = 0
 
@@ -153,7 +153,7 @@ class _Builder:
             tree_fd=tree_fd,
             entries=self._entries(plan),
             pristine=self._pristine(plan),
-            missing=tuple(filter(None, map(self._owner.lacks, plan.actions))),
+            missing=self._owner.lacks(plan.actions),
             batch=self._batch,
         )
 
@@ -212,7 +212,7 @@ class _Builder:
             step = self._steps[id(action)]
             if isinstance(action, LinkFile) and isinstance(step, LinkStep):
                 entries[action.path] = step.entry_of(entries[action.existing])
-            elif not isinstance(step, MissingStep | LinkStep):
+            elif not isinstance(step, LinkStep):
                 entries[action.path] = step.entry
         return tuple(sorted(entries.values(), key=lambda entry: entry.path))
 

@@ -13,21 +13,43 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS_WRITE = 0o022
 _MAX_LINKS = 40  # path_resolution(7)
 
+_known: dict[str, tuple[int, int]] = {}
+"""Device and inode of what an ordinary user has opened. In a user namespace of theirs (enter/userns.py)
+root and all others look alike: what was found safe before is known again, not checked again."""
+
 
 def open_checked(path: str, *, make: bool) -> int:
-    """Open the folder for reading, making what is missing (0755) if asked.
+    """Open the folder for reading, making what is missing (0755, an ordinary user's 0700) if asked.
 
     Raises NeedsPrivilege naming what others could change; OSError.
     """
+    if path in _known and os.geteuid() == 0:
+        return _open_known(path)
     way = _Way(path, make=make)
     try:
         parts = os.path.join(os.getcwd(), path).split("/")
         while parts:
             parts = way.step(parts[0]) + parts[1:]
         way.check_end()
-        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=way.fd)
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=way.fd)
     finally:
         os.close(way.fd)
+    if os.geteuid() != 0:
+        _known[path] = _identity(fd)
+    return fd
+
+
+def _open_known(path: str) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if _identity(fd) != _known[path]:
+        os.close(fd)
+        raise NeedsPrivilege(f"cannot use {path}: it was replaced a moment ago")
+    return fd
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 class _Way:
@@ -68,8 +90,11 @@ class _Way:
         except FileNotFoundError:
             if not self._make:
                 raise
-        os.mkdir(part, 0o755, dir_fd=self.fd)
-        os.chmod(part, 0o755, dir_fd=self.fd)  # noqa: S103  whatever the umask: all may enter
+        # Whatever the umask: all may enter what is root's. Set-id programs of an ordinary user's
+        # trees would run as that user for everybody, and theirs are theirs alone (as XDG has it).
+        mode = 0o755 if os.geteuid() == 0 else 0o700
+        os.mkdir(part, mode, dir_fd=self.fd)
+        os.chmod(part, mode, dir_fd=self.fd)
         return os.stat(part, dir_fd=self.fd, follow_symlinks=False)
 
     def _follow(self, part: str, where: str, link: os.stat_result) -> list[str]:

@@ -4,6 +4,7 @@ import os
 from contextlib import closing, suppress
 
 from virttools import linux
+from virttools.enter import userns
 from virttools.errors import ApplyError, Busy
 from virttools.tree import store
 from virttools.tree.delete import delete
@@ -28,7 +29,8 @@ def _users(tree_fd: int) -> tuple[str, ...]:
 def remove(root: Root, name: str) -> None:
     """Remove a domain and what no other needs of the store.
 
-    Raises UnknownDomain, Busy naming who uses it or what is mounted there, ApplyError.
+    An ordinary user sees from outside of a user namespace who uses it, and deletes from inside.
+    Raises UnknownDomain, Busy naming who uses it or what is mounted there, ApplyError, HostLacks.
     """
     with root.lock(name), root.open_tree(name) as tree_fd, closing(Batch(root)) as batch:
         _refuse_used(name, _users(tree_fd))
@@ -41,7 +43,7 @@ def remove(root: Root, name: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(record_file(name), dir_fd=root.records_fd)
         os.fsync(root.fd)
-        delete(root.staging_fd, trash)
+        userns.run(lambda: delete(root.staging_fd, trash))
     store.collect(root)
 
 

@@ -5,6 +5,7 @@ A step holds what its system call takes; the tree is private to us (0700) until 
 
 import os
 import stat
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from errno import EXDEV
 from hashlib import sha256
@@ -22,42 +23,64 @@ from virttools.tree.actions import (
     WriteFile,
 )
 from virttools.tree.content import Copier, Digest, Dress
+from virttools.tree.ids import STAND_IN, Ids
 from virttools.tree.record import Entry
 from virttools.tree.root import Root
 from virttools.tree.store import Object, Store
+
+_NAMED = 6
+"""How many paths are named to a user."""
 
 _NODE_TYPES = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whom files go to. Root gives them away; anybody else keeps them, and misses what root can."""
+    """Whom files go to. Root gives them away; who has but some ids keeps the rest, and misses what root can.
 
+    What a tree cannot hold is in its record all the same: entries tell what is meant.
+    """
+
+    can: Ids
     uid: int
     gid: int
-    is_root: bool
 
     def ids(self, action: MakeDir | CopyFile | WriteFile | MakeNode) -> tuple[int, int]:
-        return (action.uid, action.gid) if self.is_root else (self.uid, self.gid)
+        return self.can.held(action.uid, action.gid)
 
-    def lacks(self, action: Action) -> str | None:
-        """What an ordinary user's tree will miss of an action, or None."""
-        if self.is_root or isinstance(action, MakeSymlink | LinkFile | LinkSocket):
-            return None
-        if isinstance(action, MakeNode):
-            return f"/{action.path} is not made: only root makes device nodes"
-        if {action.uid, action.gid} - {0, self.uid, self.gid}:
-            return (
-                f"/{action.path} is yours, not of {action.uid}:{action.gid}: only root gives away"
-            )
-        if isinstance(action, CopyFile) and len(self.xattrs(action)) < len(action.xattrs):
-            return f"/{action.path} has no capabilities: only root gives them"
-        return None
+    def lacks(self, actions: Iterable[Action]) -> tuple[str, ...]:
+        """What a tree will miss that only root of the machine could give it, in words."""
+        if self.can.is_whole:
+            return ()
+        nodes, foreign, poorer = [], [], []
+        for action in actions:
+            if isinstance(action, MakeNode):
+                nodes.append(action)
+            elif isinstance(action, MakeDir | CopyFile | WriteFile):
+                wanted = (action.uid, action.gid)
+                if wanted != (0, 0) and self.ids(action) != wanted:
+                    foreign.append(action)
+                if isinstance(action, CopyFile) and len(self.xattrs(action)) < len(action.xattrs):
+                    poorer.append(action)
+        return (
+            *_said(nodes, "no device nodes but empty files, where `virt exec` mounts the host's"),
+            *_said(foreign, "yours in the tree; the record and images have the owners meant"),
+            *_said(poorer, "without some of their capabilities and ACLs"),
+        )
 
     def xattrs(self, action: CopyFile) -> tuple[tuple[str, bytes], ...]:
-        if self.is_root or not action.xattrs:
+        """What may be given: capabilities inside a namespace too, ACLs name ids that it may not have."""
+        if self.can.is_whole or not action.xattrs:
             return action.xattrs
-        return tuple(pair for pair in action.xattrs if not pair[0].startswith("security."))
+        kept = ("user.", "security.capability") if self.uid == 0 else ("user.",)
+        return tuple(pair for pair in action.xattrs if pair[0].startswith(kept))
+
+
+def _said(actions: Sequence[Action], what: str) -> Iterator[str]:
+    if actions:
+        names = ", ".join(f"/{action.path}" for action in actions[:_NAMED])
+        more = f" and {len(actions) - _NAMED} more" if len(actions) > _NAMED else ""
+        yield f"these are {what}: {names}{more}"
 
 
 class DirectoryStep:
@@ -72,7 +95,7 @@ class DirectoryStep:
         self.is_special = not is_plain
         self._mode = action.mode if is_plain else 0o700
         self._dress = (action.mode, uid, gid)
-        self.entry = _entry(action, "directory", action.mode, uid, gid)
+        self.entry = _entry(action, "directory", action.mode, action.uid, action.gid)
 
     def perform(self, tree_fd: int) -> None:
         os.mkdir(self._path, self._mode, dir_fd=tree_fd)
@@ -109,7 +132,7 @@ class ShareStep:
             return False
         self._object = found
         self.is_pristine = found.digest.is_pristine(self._action)
-        self.entry = _copied(self._action, self._dress, found.digest)
+        self.entry = _copied(self._action, found.digest)
         return True
 
     def perform(self, tree_fd: int) -> None:
@@ -157,7 +180,7 @@ class CopyStep:
 
     def _tell(self, digest: Digest) -> None:
         self.is_pristine = digest.is_pristine(self._action)
-        self.entry = _copied(self._action, self._dress, digest)
+        self.entry = _copied(self._action, digest)
 
 
 class WriteStep:
@@ -173,8 +196,8 @@ class WriteStep:
             path=f"/{action.path}",
             type="file",
             mode=action.mode,
-            uid=uid,
-            gid=gid,
+            uid=action.uid,
+            gid=action.gid,
             size=len(action.content),
             sha256=sha256(action.content).hexdigest(),
             source=action.source,
@@ -218,10 +241,7 @@ class NodeStep:
         self._path = os.fsencode(action.path)
         self._device = os.makedev(action.major, action.minor)
         self._ids = owner.ids(action)
-        self.entry = replace(
-            _entry(action, "device", action.mode, *self._ids),
-            device=(action.type, action.major, action.minor),
-        )
+        self.entry = _device(action)
 
     def perform(self, tree_fd: int) -> None:
         action = self._action
@@ -301,13 +321,21 @@ class LinkStep:
         )
 
 
-class MissingStep:
-    """What an ordinary user can't have in a tree; it is said, and left out."""
+class StandInStep:
+    """An empty file in place of a device node: `virt exec` mounts the host's there, images have the node."""
 
-    __slots__ = ()
+    __slots__ = ("_path", "entry")
+
+    def __init__(self, action: MakeNode) -> None:
+        self._path = os.fsencode(action.path)
+        self.entry = _device(action)
 
     def perform(self, tree_fd: int) -> None:
-        """Do nothing."""
+        fd = content.create(self._path, tree_fd)
+        try:
+            os.fchmod(fd, STAND_IN)
+        finally:
+            os.close(fd)
 
 
 Step = (
@@ -319,7 +347,7 @@ Step = (
     | NodeStep
     | SocketStep
     | LinkStep
-    | MissingStep
+    | StandInStep
 )
 
 
@@ -341,7 +369,7 @@ def ready(  # noqa: PLR0911  one return for each kind of action
         case MakeSymlink():
             return SymlinkStep(action, owner)
         case MakeNode():
-            return NodeStep(action, owner) if owner.is_root else MissingStep()
+            return NodeStep(action, owner) if owner.can.is_whole else StandInStep(action)
         case LinkSocket():
             return SocketStep(action, root)
 
@@ -365,18 +393,25 @@ def _entry(action: Action, type_: str, mode: int, uid: int, gid: int) -> Entry:
     )
 
 
-def _copied(action: CopyFile, dress: Dress, digest: Digest) -> Entry:
+def _device(action: MakeNode) -> Entry:
+    return replace(
+        _entry(action, "device", action.mode, action.uid, action.gid),
+        device=(action.type, action.major, action.minor),
+    )
+
+
+def _copied(action: CopyFile, digest: Digest) -> Entry:
     package, version = action.package or (None, None)
     why = action.why
     return Entry(
         path=f"/{action.path}",
         type="file",
-        mode=dress.mode,
-        uid=dress.uid,
-        gid=dress.gid,
+        mode=action.mode,
+        uid=action.uid,
+        gid=action.gid,
         size=action.size,
         sha256=digest.sha256,
-        xattrs=tuple((name, value.hex()) for name, value in dress.xattrs),
+        xattrs=tuple((name, value.hex()) for name, value in action.xattrs),
         source=str(action.source),
         shared=action.share,
         package=package,

@@ -1,0 +1,148 @@
+"""Ordinary users of this machine, with and without ranges of subordinate ids, and `virt` run by them."""
+
+import ctypes
+import json
+import os
+import pwd
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.system.calls import VIRT, Done
+
+_CLONE_NEWNS = 0x20000
+_MS_BIND = 0x1000
+_MS_REC_PRIVATE = 0x4000 | 0x40000
+_COUNT = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user that only this test run knows. data: where trees lie unless told otherwise."""
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
+
+    @property
+    def data(self) -> Path:
+        return self.home / ".local/share/virttools"
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "TERM": "xterm",
+            "LANG": "C.UTF-8",
+        }
+
+    def run(
+        self, *words: str, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+    ) -> Done:
+        """Run any program as this user, its status and what it said."""
+        done = subprocess.run(
+            words,
+            env={**self.environment(), **(env or {})},
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            timeout=120,
+            preexec_fn=self.become,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start `virt` and do not wait."""
+        return subprocess.Popen(
+            [str(VIRT), *words],
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            preexec_fn=self.become,  # noqa: PLW1509  no test starts threads
+        )
+
+    def __call__(self, *words: str, env: Mapping[str, str] | None = None) -> Done:
+        return self.run(str(VIRT), *words, env=env)
+
+    def good(self, *words: str) -> str:
+        """A call of `virt` that must succeed; what it printed."""
+        done = self(*words)
+        assert done.status == 0, f"virt {' '.join(words)}: {done.status}\n{done.out}{done.err}"
+        return done.out
+
+    def json(self, *words: str) -> Any:  # noqa: ANN401  each command has keys of its own
+        return json.loads(self.good("--json", *words))["data"]
+
+    def become(self) -> None:
+        """For a forked child: have the interpreter within reach, and be this user from now on."""
+        _reach(Path(os.path.realpath(sys.executable)).parents[1])
+        os.setgroups([])
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
+
+
+@contextmanager
+def person(name: str, *, ranges: Sequence[tuple[int, int]] = ()) -> Iterator[Person]:
+    """A new user with a home, and these ranges of subuid(5) and subgid(5)."""
+    with suppress(KeyError):
+        pwd.getpwnam(name)
+        subprocess.run(["userdel", name], check=True)  # of a run that was killed
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix=f"{name}.") as folder:
+        Path(folder).chmod(0o755)
+        home = Path(folder, "home")
+        words = [
+            "useradd",
+            "--no-log-init",
+            "--no-create-home",
+            "--user-group",
+            "--home-dir",
+            str(home),
+        ]
+        subprocess.run(
+            [*words, "--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0", name], check=True
+        )
+        try:
+            for start, count in ranges:
+                last = start + count - 1
+                words = ["--add-subuids", f"{start}-{last}", "--add-subgids", f"{start}-{last}"]
+                subprocess.run(["usermod", *words, name], check=True)
+            found = pwd.getpwnam(name)
+            home.mkdir(mode=0o700)
+            os.chown(home, found.pw_uid, found.pw_gid)
+            yield Person(name, found.pw_uid, found.pw_gid, home)
+        finally:
+            subprocess.run(["userdel", name], check=True)
+
+
+def _reach(folder: Path) -> None:
+    """Where only root can pass to the interpreter (/root/.pyenv), lay it open, for this process alone."""
+    closed = [path for path in folder.parents if not path.stat().st_mode & 0o001]
+    if not closed:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    _done(libc.unshare(_CLONE_NEWNS))
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    _done(libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None))
+    _done(libc.mount(b"tmpfs", os.fsencode(closed[-1]), b"tmpfs", 0, b"mode=755"))
+    folder.mkdir(parents=True)
+    _done(libc.mount(b"/proc/self/fd/%d" % fd, os.fsencode(folder), None, _MS_BIND, None))
+    os.close(fd)
+
+
+def _done(status: int) -> None:
+    if status:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+Persons = Callable[[], Person]
