@@ -17,7 +17,7 @@ demo: .venv/made
 
 test: .venv/made
 	-@tests/install-packages
-	$(IN)pytest
+	$(IN)pytest -n auto --dist loadfile  # every core; what shares a tree stays together
 
 golden: .venv/made
 	VIRT_GOLDEN=write $(IN)pytest -q tests/test_plan.py
