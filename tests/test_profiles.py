@@ -120,12 +120,12 @@ def _numbers(file: Path) -> dict[str, int]:
 
 
 def test_what_is_not_optional_is_on_every_debian() -> None:
-    """Each program is of a package that debootstrap's minimal variant has: priority required."""
+    """Each program of base and login is of a package that debootstrap's minimal variant has."""
     if shutil.which("dpkg-query") is None:
         pytest.skip("not a Debian")
     paths = {
         binary.name: _places(binary.name)
-        for binary in loaded(*SHIPPED).binaries
+        for binary in loaded("base", "login").binaries
         if not binary.optional
     }
     owners = _owners(path for places in paths.values() for path in places)

@@ -1,0 +1,189 @@
+"""A machine of a test's own, with a DNS: domains that send mail to each other under a real `virt serve`."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.system.calls import VIRT, Done, Virt
+from tests.system.server import until
+
+DNS = "10.80.0.53"
+ADDRESSES = {"domain1.com": "10.80.0.1", "domain2.com": "10.80.0.2"}
+_UP = """\
+ip link set lo up
+for address; do ip address add "$address/24" dev lo; done
+echo up
+exec sleep 100000
+"""
+_SEND = """\
+import json, smtplib, sys
+address, source, sender, recipients, text = json.load(sys.stdin)
+with smtplib.SMTP(address, 25, "client.test", timeout=60, source_address=(source, 0)) as client:
+    try:
+        told = client.sendmail(sender, recipients, text)
+    except smtplib.SMTPRecipientsRefused as error:
+        told = error.recipients
+    except smtplib.SMTPResponseException as error:
+        told = {"": (error.smtp_code, error.smtp_error)}
+print(json.dumps({who: [code, said.decode()] for who, (code, said) in told.items()}))
+"""
+
+
+_TLS = """\
+import smtplib, sys
+with smtplib.SMTP(sys.argv[1], 25, "client.test", timeout=60) as client:
+    client.ehlo()
+    print(client.has_extn("starttls") and client.starttls()[0])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A network and mounts of its own, for whatever is started `within` it; virt: its domains."""
+
+    pid: int
+    virt: Virt
+    folder: Path
+
+    def within(self, *words: str) -> list[str]:
+        return [
+            "nsenter",
+            f"--net=/proc/{self.pid}/ns/net",
+            f"--mount=/proc/{self.pid}/ns/mnt",
+            *words,
+        ]
+
+    def run(self, *words: str, text: str = "") -> Done:
+        done = subprocess.run(
+            self.within(*words),
+            env=self.virt.environment(),
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def inside(self, domain: str, *words: str, text: str = "") -> Done:
+        """A command in a domain, as an administrator runs it."""
+        return self.run(str(VIRT), "exec", "--domain", domain, "--", *words, text=text)
+
+    def send(
+        self, through: str, sender: str, *recipients: str, text: str = "", source: str = DNS
+    ) -> dict[str, list[object]]:
+        """Hand a message to a domain's server; what it refused, by recipient: status and words."""
+        message = f"Subject: test\r\n\r\n{text}\r\n"
+        told = json.dumps([ADDRESSES[through], source, sender, recipients, message])
+        done = self.run(sys.executable, "-I", "-c", _SEND, text=told)
+        assert done.status == 0, done.err
+        refused: dict[str, list[object]] = json.loads(done.out)
+        return refused
+
+    def offers_tls(self, domain: str) -> bool:
+        """Whether STARTTLS is offered, and then works."""
+        done = self.run(sys.executable, "-I", "-c", _TLS, ADDRESSES[domain])
+        assert done.out in ("220\n", "False\n"), done.err
+        return done.out == "220\n"
+
+    def spool(self, domain: str, user: str = "bob") -> str:
+        done = self.run("cat", str(self.virt.tree(domain) / "var/mail" / user))
+        return done.out
+
+    def await_mail(self, domain: str, text: str, user: str = "bob") -> str:
+        """Wait until a spool has the text; all of it."""
+        until(
+            lambda: text in self.spool(domain, user), f"{text!r} in the mail of {user} of {domain}"
+        )
+        return self.spool(domain, user)
+
+
+@contextlib.contextmanager
+def machine(folder: Path, virt: Virt) -> Iterator[Machine]:
+    """Namespaces that a process holds; what is mounted there ends with it."""
+    words = ["unshare", "--net", "--mount", "sh", "-ec", _UP, "sh", DNS, *ADDRESSES.values()]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        yield Machine(process.pid, virt, folder)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@contextlib.contextmanager
+def dns(here: Machine) -> Iterator[None]:
+    """A dnsmasq with the A and MX of every domain, and an empty answer or NXDOMAIN for all else."""
+    found = shutil.which("dnsmasq", path="/usr/sbin:/usr/bin")
+    if found is None:
+        pytest.skip("needs dnsmasq")
+    log = here.folder / "dns.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            here.within(found, *_dns_words()), stdin=subprocess.DEVNULL, stderr=stream
+        )
+    try:
+        until(lambda: "started" in log.read_text() or process.poll() is not None, "dnsmasq")
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _dns_words() -> Sequence[str]:
+    words = [
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+        "--no-hosts",
+        "--pid-file=",
+    ]
+    words += ["--bind-interfaces", f"--listen-address={DNS}", "--log-facility=-", "--user=root"]
+    words += ["--local=/com/", "--local=/test/", "--local=/arpa/"]
+    for name, address in ADDRESSES.items():
+        words += [f"--host-record={name},mail.{name},{address}", f"--mx-host={name},mail.{name},10"]
+    return words
+
+
+def queued(here: Machine, domain: str) -> str:
+    """What mailq of a domain lists."""
+    done = here.inside(domain, "mailq")
+    assert done.status == 0, done.err
+    return done.out
+
+
+QUEUES = {"smtp": ("/usr/sbin/exim4", "-qff")}
+"""What runs a queue whatever was tried before: no test waits for the next quarter of an hour."""
+
+
+def build(here: Machine, profile: str) -> None:
+    """The domains, each with a bob, in numbers of its own."""
+    here.virt.root.mkdir(mode=0o755)
+    program, *args = QUEUES[profile]
+    for number, (name, address) in enumerate(ADDRESSES.items(), 1):
+        file = here.folder / f"{name}.toml"
+        file.write_text(
+            f'profiles = ["{profile}"]\naddresses = ["{address}"]\nuid_base = {number * 262144}\n'
+            f'users = [{{ name = "bob" }}]\n[etc]\nnameservers = ["{DNS}"]\n'
+            f'[[services]]\nname = "mail-queue"\nevery = "1s"\nprogram = "{program}"\n'
+            f"args = {json.dumps(args)}\n"
+        )
+        here.virt.good("create", "--yes", name, "-m", str(file))
+
+
+def owner(here: Machine, domain: str, user: str = "bob") -> tuple[str, str, int]:
+    """Whose a spool is, by the names of its domain, and its mode."""
+    done = here.inside(domain, "stat", "-c", "%U %G %a", f"/var/mail/{user}")
+    name, group, mode = done.out.split()
+    return name, group, int(mode, 8)

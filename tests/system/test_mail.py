@@ -1,0 +1,191 @@
+"""Mail of two domains on one machine: to each other, through DNS or /etc/hosts, and to nobody else."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.calls import Virt
+from tests.system.mailing import ADDRESSES, DNS, Machine, build, dns, machine, owner, queued
+from tests.system.server import serving, until
+
+ONE, TWO = "domain1.com", "domain2.com"
+BOTH_WAYS = ((ONE, TWO), (TWO, ONE))
+
+
+@pytest.fixture(scope="module", params=["smtp"])
+def here(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    """Two domains of a profile, each with a bob; their queues are run every second."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    folder = tmp_path_factory.mktemp("mail")
+    folder.chmod(0o755)
+    virt = Virt(folder / "virtual")
+    with machine(folder, virt) as found:
+        build(found, request.param)
+        yield found
+    for name in ADDRESSES:
+        virt("remove", "--yes", name)
+
+
+@pytest.fixture
+def served(here: Machine, tmp_path: Path) -> Iterator[Machine]:
+    """With DNS, and `virt serve`."""
+    with dns(here), serving(here.virt.root, tmp_path, wrapper=here.within()):
+        yield here
+
+
+@pytest.mark.parametrize(("sender", "recipient"), BOTH_WAYS)
+def test_a_program_of_one_domain_sends_to_the_other(
+    served: Machine, sender: str, recipient: str
+) -> None:
+    """By sendmail inside; it lies in the recipient's spool, in that domain's numbers, and nowhere else."""
+    told = f"from a program of {sender}"
+    done = served.inside(sender, "sendmail", f"bob@{recipient}", text=f"Subject: hello\n\n{told}\n")
+    assert done.status == 0, done.err
+    found = served.await_mail(recipient, told)
+    assert f"bob@{recipient}" in found
+    assert told not in served.spool(sender)
+    assert owner(served, recipient) == ("bob", "mail", 0o660)
+    until(lambda: told not in everything(served, sender), "the sender's queue is empty")
+
+
+def everything(here: Machine, domain: str) -> str:
+    """What lies below /var of a domain."""
+    return here.run("grep", "-rha", "from a program", str(here.virt.tree(domain) / "var")).out
+
+
+def test_a_client_hands_in_mail_for_the_domain_and_for_no_other(served: Machine) -> None:
+    """Who is no user here is refused at once, 550; so is a relay, from wherever on this machine."""
+    refused = served.send(
+        TWO, "carol@elsewhere.test", f"bob@{TWO}", f"fred@{TWO}", f"bob@{ONE}", "x@elsewhere.test",
+        text="by a client",
+    )  # fmt: skip
+    assert {who: told[0] for who, told in refused.items()} == {
+        f"fred@{TWO}": 550,
+        f"bob@{ONE}": 550,
+        "x@elsewhere.test": 550,
+    }
+    served.await_mail(TWO, "by a client")
+    assert "by a client" not in served.spool(ONE)
+    # Whoever connects to an address of this machine has that very address.
+    own = served.send(TWO, f"bob@{TWO}", f"bob@{ONE}", source=ADDRESSES[TWO])
+    assert [told[0] for told in own.values()] == [550]
+
+
+def test_mail_for_postmaster_arrives_and_nothing_is_written_as_root(served: Machine) -> None:
+    """The alias leads to root, whose mail belongs to the user mail."""
+    assert served.send(ONE, "carol@elsewhere.test", f"postmaster@{ONE}", text="to the master") == {}
+    served.await_mail(ONE, "to the master", user="root")
+    assert owner(served, ONE, "root") == ("mail", "mail", 0o660)
+
+
+def test_an_alias_of_one_domain_is_none_of_the_other(served: Machine) -> None:
+    """The program newaliases is run there, and only /etc/aliases there is asked."""
+    aliases = served.virt.tree(ONE) / "etc/aliases"
+    before = aliases.read_text()
+    aliases.write_text(f"{before}sales: bob\n")
+    done = served.inside(ONE, "newaliases")
+    assert done.status == 0, done.err
+    assert served.send(ONE, "carol@elsewhere.test", f"sales@{ONE}", text="one for sales") == {}
+    served.await_mail(ONE, "one for sales")
+    refused = served.send(TWO, "carol@elsewhere.test", f"sales@{TWO}")
+    assert [told[0] for told in refused.values()] == [550]
+
+
+def test_what_the_administrator_lays_down_holds_at_once(served: Machine, tmp_path: Path) -> None:
+    """Another name of the domain, a host that may relay, and a certificate."""
+    etc = served.virt.tree(ONE) / "etc/exim4"
+    assert not served.offers_tls(ONE)
+    (etc / "local-domains").write_text("other-name.test\n")
+    (etc / "relay-hosts").write_text(f"{DNS}/32\n")
+    certify(etc, tmp_path)
+    try:
+        told = served.send(ONE, "carol@x.test", "bob@other-name.test", f"bob@{TWO}", text="relayed")
+        assert told == {}
+        assert served.await_mail(ONE, "relayed")
+        assert served.await_mail(TWO, "relayed")
+        assert served.offers_tls(ONE)
+        assert not served.offers_tls(TWO)
+    finally:
+        for name in ("local-domains", "relay-hosts"):
+            (etc / name).write_text("")
+        for name in ("exim.crt", "exim.key"):
+            (etc / name).unlink()
+
+
+def certify(etc: Path, folder: Path) -> None:
+    """A certificate of its own, whose key the server's user may read."""
+    words = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ]
+    words += ["-subj", f"/CN={ONE}", "-days", "2", "-out", "exim.crt", "-keyout", "exim.key"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    spool = etc.parents[1] / "var/spool/exim4"
+    for name in ("exim.crt", "exim.key"):
+        (etc / name).write_text((folder / name).read_text())
+        os.chown(etc / name, 0, spool.stat().st_gid)
+        (etc / name).chmod(0o640)
+
+
+def test_mail_waits_for_a_domain_that_is_down(here: Machine, tmp_path: Path) -> None:
+    """The queue of the sender lists it, that of the other does not; the server's own runs deliver it."""
+    with dns(here):
+        told = "Subject: later\n\nonce you are up\n"
+        done = here.inside(ONE, "sendmail", f"bob@{TWO}", text=told)
+        assert done.status == 0, done.err
+        assert f"bob@{TWO}" in queued(here, ONE)
+        assert f"bob@{TWO}" not in queued(here, TWO)
+        assert "once you are up" not in here.spool(TWO)
+        with serving(here.virt.root, tmp_path, wrapper=here.within()):
+            here.await_mail(TWO, "once you are up")
+            until(lambda: f"bob@{TWO}" not in queued(here, ONE), "its queue is empty")
+
+
+def test_without_dns_the_hosts_file_will_do(here: Machine, tmp_path: Path) -> None:
+    """A line in /etc/hosts of the domain that sends."""
+    hosts = here.virt.tree(ONE) / "etc/hosts"
+    before = hosts.read_text()
+    hosts.write_text(f"{before}{ADDRESSES[TWO]} {TWO}\n")
+    try:
+        with serving(here.virt.root, tmp_path, wrapper=here.within()):
+            done = here.inside(ONE, "sendmail", f"bob@{TWO}", text="Subject: x\n\nwithout dns\n")
+            assert done.status == 0, done.err
+            here.await_mail(TWO, "without dns")
+    finally:
+        hosts.write_text(before)
+
+
+def test_a_full_spool_keeps_mail_waiting_and_no_neighbour_minds(
+    here: Machine, tmp_path: Path
+) -> None:
+    """It is accepted, lies in that domain's queue, and arrives once there is room."""
+    spool = here.virt.tree(TWO) / "var/mail"
+    gid = spool.stat().st_gid
+    small = ("mount", "-t", "tmpfs", "-o", f"size=64k,mode=2775,gid={gid}", "none", str(spool))
+    assert here.run(*small).status == 0
+    try:
+        with dns(here), serving(here.virt.root, tmp_path, wrapper=here.within()):
+            large = "\r\n".join(["much of it"] * 20_000)
+            assert here.send(TWO, "carol@elsewhere.test", f"bob@{TWO}", text=large) == {}
+            until(lambda: f"bob@{TWO}" in queued(here, TWO), "it waits")
+            assert here.send(ONE, "carol@elsewhere.test", f"bob@{ONE}", text="a small one") == {}
+            here.await_mail(ONE, "a small one")
+            assert f"bob@{TWO}" in queued(here, TWO)
+            assert "much of it" not in here.spool(TWO)
+            assert here.run("mount", "-o", "remount,size=8m", str(spool)).status == 0
+            here.await_mail(TWO, "much of it")
+            until(lambda: f"bob@{TWO}" not in queued(here, TWO), "the queue is empty")
+    finally:
+        assert here.run("umount", str(spool)).status == 0
