@@ -282,8 +282,8 @@ def test_a_missing_root_and_an_empty_one_are_told_apart(tmp_path: Path) -> None:
     assert "holds none" in empty.stderr
 
 
-def test_not_root_is_told_to_become_root(root: Path) -> None:
-    """An ordinary user reads what is missing, and gets 125."""
+def test_a_stranger_is_told_whose_domains_those_are(root: Path) -> None:
+    """An ordinary user, for whom another's root is closed, reads what would open it, and gets 125."""
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     # The checkout may lie where only root looks.
     looking = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
@@ -295,7 +295,10 @@ def test_not_root_is_told_to_become_root(root: Path) -> None:
         check=False,
     )
     assert done.returncode == 125
-    assert "only root may call chroot(2)" in done.stderr
+    assert done.stderr == (
+        f"virt: cannot enter a domain of {root}: that is not yours\n"
+        "hint: use sudo, or become root; a domain of your own: virt create DOMAIN\n"
+    )
 
 
 def test_json_says_the_error_as_a_document(root: Path) -> None:
