@@ -55,7 +55,7 @@ MODULES = {
         serve.internal serve.metrics serve.notify serve.proxied
         serve.become serve.connection serve.jail
         serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner
-        serve.supervisor serve.worker
+        serve.starter serve.work serve.holdings serve.children serve.control serve.successor serve.supervisor serve.worker
     """,
     "composer": "domains",
     "top": "cli dispatch __main__",

@@ -135,18 +135,18 @@ def _control(here: "Settings", options: Options) -> str:
 
 
 def _serve(here: "Settings", options: Options, words: list[str]) -> int:
-    from virttools.serve import supervisor
+    from virttools.serve import successor, supervisor
     from virttools.serve.journal import Journal
 
     control = _control(here, options)
-    is_successor = supervisor.STATE in os.environ
+    is_successor = successor.STATE in os.environ
     if control and not is_successor and _ask(control) is not None:
         raise Busy(
             f"cannot serve {here.root}: a server is there already",
             hint="`virt serve --status` tells its pid; `kill -HUP PID` has it reload",
         )
     to_stderr = options.log == "stderr" or (not options.log and not os.path.exists("/dev/log"))
-    command = supervisor.own_command()
+    command = successor.own_command()
     chosen = supervisor.Settings(
         lambda: _board(here, options),
         control=control,

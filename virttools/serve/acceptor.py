@@ -2,89 +2,37 @@
 
 import _signal  # type: ignore[import-not-found]  # signal loads enum and re
 import _socket
-import _thread
 import os
 import select
 import time
-from heapq import heappush
 
-from virttools.serve import launch, ledger, messages, worker
-from virttools.serve.admission import PROXY, Bursts, Gate, Limits, Networks
-from virttools.serve.board import Board, Endpoint, Finder, Target
-from virttools.serve.journal import ERROR, NOTICE, Journal
-from virttools.serve.ledger import Ledger
+from virttools.serve import launch, ledger
+from virttools.serve.admission import PROXY, Gate, Limits, Networks
+from virttools.serve.board import Endpoint, Finder
+from virttools.serve.journal import ERROR
 from virttools.serve.live import Connection
-from virttools.serve.namespaces import Home, Way
+from virttools.serve.namespaces import Way
 from virttools.serve.proxied import Pending, Pendings
 from virttools.serve.proxyprotocol import ProxyError
-from virttools.serve.schedule import Job, Schedule
+from virttools.serve.starter import Starter, boottime
+from virttools.serve.work import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from virttools.serve.board import Target
 
-    from virttools.serve.worker import Handle
-
-STOP, NUDGE = b".", b"n"
+STOP = b"."
 _ROUTE = "no_route"
 _NO_ROOM = "no_room"
 _FULL = (23, 24)  # ENFILE, EMFILE
 _PAUSE = 0.05
 
 
-class Work:
-    """What the supervisor hands over. rows, namespaces: by position of the target on the board.
-
-    sockets: (endpoint, listening socket); namespaces: descriptor numbers in /proc/SUPERVISOR/fd.
-    """
-
-    __slots__ = (
-        "board", "control", "descriptors_fd", "home", "journal", "ledger", "namespaces", "rows",
-        "runs_jobs", "sockets",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        board: Board,
-        sockets: list[tuple[Endpoint, _socket.socket]],
-        *,
-        rows: list[int],
-        namespaces: list[tuple[str, str]],
-        counts: Ledger,
-        journal: Journal,
-        home: Home,
-        descriptors_fd: int,
-        control: _socket.socket,
-        runs_jobs: bool,
-    ) -> None:
-        self.runs_jobs = runs_jobs
-        self.board = board
-        self.sockets = sockets
-        self.rows = rows
-        self.namespaces = namespaces
-        self.ledger = counts
-        self.journal = journal
-        self.home = home
-        self.descriptors_fd = descriptors_fd
-        self.control = control
-
-
-class Acceptor:
-    """`_lock` guards what both threads change: `_live`, `_workers`, `_bursts`, the ledger's file lock."""
+class Acceptor(Starter):
+    """The thread that takes what comes."""
 
     def __init__(self, work: Work) -> None:
-        self._work = work
-        self._ledger = work.ledger
-        self._journal = work.journal
-        self._targets = work.board.targets
-        self._lock = _thread.allocate_lock()
-        self._live: dict[int, Connection] = {}
-        self._handed: dict[int, Connection] = {}
-        self._numbers = 0
-        self._workers: dict[str, Handle] = {}
-        self._bursts: dict[tuple[str, str], Bursts] = {}
-        self._deadlines: list[tuple[float, int, Connection]] = []
-        self._rearm: list[tuple[float, int]] = []
+        super().__init__(work)
         self._starts: dict[int, list[float]] = {}
         self._gates = _gates(self._targets)
         self._pendings = Pendings()
@@ -98,15 +46,8 @@ class Acceptor:
             for endpoint, socket in work.sockets
         }
         self._epoll = select.epoll()
-        self._stop_fd, self._stop_write_fd = os.pipe2(os.O_CLOEXEC)
-        self._wake_fd, self._wake_write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._spare_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._is_draining = False
         self._has_stopped = False
-        self._schedule = Schedule()
-        self._following: list[Job] = []
-        self._way: Way | None = None
-        self._poll = select.poll()
 
     def _accept_all(self) -> None:
         _signal.pthread_sigmask(_signal.SIG_BLOCK, launch.SIGNALS)
@@ -169,7 +110,7 @@ class Acceptor:
         """Seconds until a command or the patience with a proxy is due; None: nothing is."""
         due = None if self._is_draining else self._schedule.next_due()
         late = self._pendings.due()
-        waits = [] if due is None else [due - _now()]
+        waits = [] if due is None else [due - boottime()]
         if late is not None:
             waits.append(late - time.monotonic())
         return max(0.0, min(waits)) if waits else None
@@ -328,63 +269,6 @@ class Acceptor:
             self._ledger.unlock()
             self._tell_refusal(self._targets[position], PROXY, source, time.monotonic())
 
-    def _begin(self, one: Connection, env: dict[bytes, bytes], fd: int) -> None:
-        """Start the program of a connection that was counted in; the lock is held."""
-        try:
-            if one.target.has_worker:
-                self._hand_over(one, env, fd)
-            else:
-                one.number = self._spawn(one.target, one.position, env, fd)
-                self._live[one.number] = one
-        except OSError as error:
-            self._give_up(one, error)
-            return
-        if one.deadline:
-            heappush(self._deadlines, (one.deadline, one.number, one))
-            os.write(self._wake_write_fd, b".")
-
-    def _spawn(self, target: Target, position: int, env: dict[bytes, bytes], fd: int) -> int:
-        way = self._way
-        assert way is not None
-        try:
-            way.enter(target.place, self._work.namespaces[position])
-            return launch.launch(target.path, target.argv, env, fd)
-        finally:
-            way.leave()
-
-    def _hand_over(self, one: Connection, env: dict[bytes, bytes], fd: int) -> None:
-        handle = self._worker(one.position)
-        self._numbers += 1
-        one.number = self._numbers
-        handle.send(one.number, one.target.argv, env, one.target.path, fd)
-        handle.live.add(one.number)
-        self._handed[one.number] = one
-
-    def _give_up(self, one: Connection, error: OSError) -> None:
-        self._ledger.lock()
-        self._ledger.end(self._work.rows[one.position], one.slot, 0)
-        self._ledger.unlock()
-        if one.wait_fd >= 0:
-            heappush(self._rearm, (time.monotonic() + 1, one.wait_fd))
-            os.write(self._wake_write_fd, b".")
-        if one.job is not None:
-            self._end_job(one.job)
-        self._tell_failure(one.target, one.position, error.errno or 0)
-
-    def _tell_failure(self, target: Target, position: int, number: int) -> None:
-        self._ledger.lock()
-        self._ledger.add(self._work.rows[position], ledger.FAILED)
-        self._ledger.unlock()
-        cause = os.strerror(number)
-        if number == 2:
-            cause = "it, or its loader, is not in the tree"
-            self._say(b"stale " + target.place.domain.encode())
-        path = target.path.decode("utf-8", "backslashreplace")
-        text = f"cannot run {path}: {cause}"
-        if self._burst((target.service, target.place.domain or "-")).add(text, time.monotonic()):
-            self._journal.write(ERROR, f"{target.name}: {text}")
-            os.write(self._wake_write_fd, b".")
-
     def _make_room(self, listener: _socket.socket, error: OSError) -> None:
         """accept(2) failed: with the spare descriptor a client is answered by a close, not by silence."""
         if error.errno in _FULL:
@@ -398,21 +282,7 @@ class Acceptor:
             self._tell_refusal(None, f"{_NO_ROOM}: {error.strerror}", "", time.monotonic())
         time.sleep(_PAUSE)
 
-    def _burst(self, name: tuple[str, str]) -> Bursts:
-        burst = self._bursts.get(name)
-        if burst is None:
-            burst = self._bursts[name] = Bursts()
-        return burst
-
-    def _tell_refusal(self, target: Target | None, reason: str, source: str, now: float) -> None:
-        """Log the first refusal of a burst; the rest is counted. The lock is held."""
-        name = ("-", "-") if target is None else (target.service, target.place.domain or "-")
-        if self._burst(name).add(reason, now):
-            wanted = ("HOST",) if target is None else target.log_failure
-            self._journal.write(NOTICE, messages.refused(*name, reason, source, wanted))
-            os.write(self._wake_write_fd, b".")
-
-    # ---- programs that take the listening socket, and periodic commands
+    # ---- programs that take the listening socket
 
     def _serve_wait(self, fd: int) -> None:
         endpoint, _, _ = self._listeners[fd]
@@ -441,84 +311,8 @@ class Acceptor:
             }
             self._begin(one, env, fd)
 
-    def _plan_jobs(self) -> None:
-        if self._work.runs_jobs:
-            jobs = [
-                Job(
-                    target.place.domain,
-                    target.service,
-                    target.every,
-                    last=self._ledger.row(self._work.rows[position])[ledger.LAST_RUN] or None,
-                    what=position,
-                )
-                for position, target in enumerate(self._targets)
-                if target.every
-            ]
-            self._schedule.replace(jobs, _now())
 
-    def _run_jobs(self) -> None:
-        with self._lock:
-            following, self._following = self._following, []
-            for job in (*following, *self._schedule.start(_now())):
-                assert isinstance(job.what, int)
-                target = self._targets[job.what]
-                self._ledger.lock()
-                row = self._work.rows[job.what]
-                is_running = self._ledger.row(row)[ledger.LIVE] > 0  # by the set before this one
-                if not is_running:
-                    self._ledger.admit(row, Limits(), "", time.monotonic())
-                    self._ledger.set(row, ledger.LAST_RUN, int(_now()))
-                self._ledger.unlock()
-                if is_running:
-                    self._schedule.ended(job, _now())
-                    continue
-                one = Connection(target, job.what, "", time.monotonic())
-                one.job = job
-                self._begin(one, target.env, self._spare_fd)
-
-    def _end_job(self, job: Job) -> None:
-        """A periodic command has ended; the lock is held."""
-        self._following += self._schedule.ended(job, _now())
-        os.write(self._stop_write_fd, NUDGE)
-
-    def _say(self, word: bytes) -> None:
-        try:
-            self._work.control.send(word, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
-        except OSError:
-            return  # the supervisor is gone or busy
-
-    # ---- workers
-
-    def _worker(self, position: int) -> "Handle":
-        """The worker of a target, started where there is none; the lock is held. Raises OSError."""
-        target = self._targets[position]
-        handle = self._workers.get(target.name)
-        if handle is not None:
-            return handle
-        ours, theirs = worker.pair()
-        pid = os.fork()
-        if pid == 0:
-            self._become_worker(position, theirs)
-        theirs.close()
-        handle = self._workers[target.name] = worker.Handle(target.name, pid, ours)
-        handle.idle_since = time.monotonic()
-        self._poll.register(ours.fileno(), select.POLLIN)
-        os.write(self._wake_write_fd, b".")  # poll(2) does not see what is added while it waits
-        return handle
-
-    def _become_worker(self, position: int, socket: _socket.socket) -> "NoReturn":
-        status = 70
-        try:
-            target = self._targets[position]
-            self._ledger.close()
-            if self._way is not None:
-                self._way.enter(target.place, self._work.namespaces[position])
-            worker.become(target, socket.fileno())
-        finally:
-            os._exit(status)
-
-
-def _gates(targets: tuple[Target, ...]) -> dict[int, Gate]:
+def _gates(targets: "tuple[Target, ...]") -> dict[int, Gate]:
     """The gates of the targets that have one; a thousand domains often share theirs."""
     made: dict[object, Gate] = {}
     found = {}
@@ -528,10 +322,6 @@ def _gates(targets: tuple[Target, ...]) -> dict[int, Gate]:
         if any(key):
             found[position] = made[key] = made.get(key) or Gate(limits)
     return found
-
-
-def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _send(connection: _socket.socket, text: bytes) -> None:

@@ -12,9 +12,10 @@ from heapq import heappop, heappush
 
 from virttools import linux
 from virttools.serve import jail, ledger, messages
-from virttools.serve.acceptor import STOP, Acceptor, Work
+from virttools.serve.acceptor import STOP, Acceptor
 from virttools.serve.journal import ERROR, INFO, NOTICE, WARNING
 from virttools.serve.live import Connection
+from virttools.serve.work import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

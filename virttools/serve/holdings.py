@@ -1,0 +1,98 @@
+"""Doer: what the supervisor keeps for its spawners and for a successor: the board, listeners, namespaces, counts."""
+
+import _socket
+import os
+
+from virttools import linux
+from virttools.errors import VirtError
+from virttools.serve import listening
+from virttools.serve.board import Board
+from virttools.serve.journal import WARNING, Journal
+from virttools.serve.ledger import Ledger, Rows
+from virttools.serve.loading import Key, Loaded
+from virttools.serve.namespaces import Home
+from virttools.serve.notify import listen_fds
+
+
+class Holdings:
+    """namespaces: descriptors of the mount and the uts namespace of each place that has them."""
+
+    __slots__ = ("board", "home", "journal", "ledger", "namespaces", "rows", "sockets")
+
+    ledger: Ledger
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.home = Home()
+        self.board = Board()
+        self.rows = Rows()
+        self.sockets: dict[listening.Key, _socket.socket] = {}
+        self.namespaces: dict[Key, tuple[int, int]] = {}
+
+    def begin(self) -> None:
+        """Start with no counts, and the sockets that a service manager passed."""
+        self.ledger = Ledger()
+        try:
+            told = listen_fds(os.environ, os.getpid())
+        except ValueError as error:
+            self.journal.write(WARNING, str(error))
+            told = []
+        linux.close_range_cloexec(3)
+        for fd, name in told:
+            found = listening.passed(fd)
+            if found is None:
+                self.journal.write(WARNING, f"descriptor {fd} ({name}) is no socket to listen on")
+            else:
+                self.sockets[found[0]] = found[1]
+
+    def take(self, loaded: Loaded) -> Board:
+        """Listen for a new board, and keep it; the old one. Raises VirtError, and has changed nothing then."""
+        opened: dict[listening.Key, _socket.socket] = {}
+        try:
+            for endpoint in loaded.board.endpoints:
+                if endpoint.key() not in self.sockets:
+                    opened[endpoint.key()] = listening.listen(endpoint)
+        except VirtError:
+            for socket in opened.values():
+                socket.close()
+            for fd in [fd for pair in loaded.namespaces.values() for fd in pair]:
+                os.close(fd)
+            raise
+        self.namespaces.update(loaded.namespaces)
+        self.sockets.update(opened)
+        before, self.board = self.board, loaded.board
+        return before
+
+    def close_unused(self) -> None:
+        """Close what the board needs no more. Nobody may rely on the one before it:
+        the number of a namespace that is closed may become another domain's.
+        """
+        wanted = {endpoint.key() for endpoint in self.board.endpoints}
+        for key in [key for key in self.sockets if key not in wanted]:
+            self.sockets.pop(key).close()
+        places = {target.place.key() for target in self.board.targets}
+        for place in [place for place in self.namespaces if place not in places]:
+            for fd in self.namespaces.pop(place):
+                os.close(fd)
+
+    def assign(self) -> list[int]:
+        """A row for each target, and the last one for what belongs to none."""
+        names = [target.name for target in self.board.targets]
+        return self.rows.assign(self.ledger, [*names, ""])
+
+    def renew_ledger(self) -> None:
+        """Keep the counts, but of nothing live."""
+        fresh = Ledger()
+        for number in self.rows.numbers.values():
+            fresh.take(number, self.ledger)
+        self.ledger.close()
+        self.ledger = fresh
+
+    def descriptors(self) -> list[int]:
+        """All that a successor needs open."""
+        fds = [self.ledger.fd, *(socket.fileno() for socket in self.sockets.values())]
+        return fds + [fd for pair in self.namespaces.values() for fd in pair]
+
+    def __str__(self) -> str:
+        count = len({target.place.domain for target in self.board.targets if target.place.domain})
+        return f"{len(self.board.endpoints)} endpoints, {count} domains"

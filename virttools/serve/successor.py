@@ -1,0 +1,68 @@
+"""Doer: hands all that the supervisor holds to the program that replaces it in its process, and takes it there."""
+
+import _pickle  # pickle loads re
+import _socket
+import os
+import sys
+
+from virttools import linux
+from virttools.serve.children import Children
+from virttools.serve.holdings import Holdings
+from virttools.serve.ledger import Ledger
+
+STATE = "VIRT_SERVESTATE"
+Counts = tuple[float, int, int]
+"""When the server started, reloads, failed reloads."""
+
+
+def leave(held: Holdings, children: Children, control: _socket.socket, counts: Counts) -> int:
+    """A descriptor of what a successor needs, in memory; every descriptor it names is left open for it."""
+    state_fd = os.memfd_create("virt-serve-state", 0)
+    state = {
+        "ledger": held.ledger.fd,
+        "rows": (held.rows.numbers, held.rows.spare),
+        "sockets": {key: socket.fileno() for key, socket in held.sockets.items()},
+        "namespaces": held.namespaces,
+        "children": [
+            (
+                child.pid,
+                child.control.fileno(),
+                child.is_waiting,
+                child.is_draining,
+                child.is_stopped,
+            )
+            for child in children.all.values()
+        ],
+        "control": control.fileno(),
+        "counts": counts,
+    }
+    os.write(state_fd, _pickle.dumps(state))
+    for fd in (state_fd, control.fileno(), *held.descriptors(), *children.by_control()):
+        os.set_inheritable(fd, True)
+    return state_fd
+
+
+def take(held: Holdings, children: Children) -> tuple[_socket.socket, Counts] | None:
+    """Take what a predecessor in this process left; None: there was none."""
+    number = os.environ.pop(STATE, "")
+    if not number:
+        return None
+    with open(int(number), "rb") as file:
+        file.seek(0)
+        state = _pickle.loads(file.read())
+    held.ledger = Ledger(state["ledger"])
+    held.rows.numbers, held.rows.spare = state["rows"]
+    held.sockets = {key: _socket.socket(fileno=fd) for key, fd in state["sockets"].items()}
+    held.namespaces = state["namespaces"]
+    for pid, fd, is_waiting, is_draining, is_stopped in state["children"]:
+        child = children.add(pid, _socket.socket(fileno=fd), is_waiting=is_waiting)
+        child.is_ready, child.is_draining, child.is_stopped = True, is_draining, is_stopped
+    linux.close_range_cloexec(3)
+    counts: Counts = state["counts"]
+    return _socket.socket(fileno=state["control"]), counts
+
+
+def own_command() -> list[str]:
+    """The command line that started this process, as it can be run from any folder."""
+    words = [os.path.abspath(word) if "/" in word else word for word in sys.orig_argv[1:]]
+    return [sys.executable, *words]
