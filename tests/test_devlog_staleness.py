@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from virttools.devlog import staleness
-from virttools.devlog.staleness import Found, Node, State, judge
+from virttools.devlog.freshness import Found, Node, State, judge
 
 MASTER = Node(1, 10, is_socket=True)
 OLD = Node(1, 9, is_socket=True)

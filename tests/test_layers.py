@@ -28,7 +28,8 @@ MODULES = {
         enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
         image image.bill image.cyclonedx image.documents image.items image.spdx image.tar host.licences
         serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.status
-        devlog.limits devlog.lines devlog.messages devlog.places
+        devlog.freshness devlog.limits devlog.lines devlog.messages devlog.places
+        doctor.checks doctor.contents doctor.facts doctor.finding doctor.ground doctor.logging doctor.mending doctor.residents doctor.roads
     """,
     "reader": """
         settings
@@ -43,6 +44,7 @@ MODULES = {
         image.walk image.intended
         devlog.attribution devlog.cgroups devlog.reader devlog.staleness
         serve.inetdconf
+        doctor.examine_host doctor.examine_tree
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish

@@ -9,6 +9,7 @@ import typer
 from virttools import __version__, settings
 from virttools.cli import (
     create,
+    doctor,
     domains,
     image,
     inside,
@@ -68,7 +69,7 @@ def virt(
     )
 
 
-for module in (create, domains, image, inside, libs, links, render, scrub, services):
+for module in (create, doctor, domains, image, inside, libs, links, render, scrub, services):
     module.register(app)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(profile.app, name="profile")

@@ -46,7 +46,7 @@ def status(
     ] = None,
 ) -> None:
     """Say for every domain whether its dev/log is fresh; the status is 1 where one is not."""
-    from virttools.devlog.staleness import State
+    from virttools.devlog.freshness import State
     from virttools.domains import devlogs
 
     output: Output = ctx.obj

@@ -1,4 +1,4 @@
-"""Reader: whether the dev/log of each domain is the socket that it should be, and somebody listens.
+"""Reader: what lies at the dev/log of a domain, and whether somebody listens; freshness.py judges it.
 
 Two names are one socket where device and inode agree; the kernel knows who has which inode bound.
 """
@@ -8,11 +8,10 @@ import socket
 import stat
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from errno import ECONNREFUSED, ELOOP, ENOENT, ENOTDIR, EPROTOTYPE
 
 from virttools.devlog import places
+from virttools.devlog.freshness import Found, Node
 from virttools.manifest.model import DevLog
 from virttools.tree.beneath import open_beneath, open_in_root
 from virttools.tree.record import Head
@@ -29,55 +28,6 @@ _TCP_LISTEN = 10
 _HEADER = struct.Struct("=IHHII")
 _QUESTION = struct.Struct("=BBHIII8s")
 _ANSWER = struct.Struct("=BBBBI8s")
-
-
-class State(StrEnum):
-    """How a domain's dev/log is. Only FRESH is good; REPLACED: something else lies there."""
-
-    FRESH = "fresh"
-    STALE = "stale"
-    UNHEARD = "nobody listening"
-    MISSING = "missing"
-    APART = "other file system"
-    REPLACED = "replaced"
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One inode, by device and number; is_socket: it is one."""
-
-    device: int
-    inode: int
-    is_socket: bool
-
-    def is_same(self, other: "Node") -> bool:
-        return (self.device, self.inode) == (other.device, other.inode)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What lies at a domain's dev/log. link: None where nothing does; cause: why it cannot be a socket's name.
-
-    source: the socket it should be, None where that is not there; device: that of the folder dev.
-    """
-
-    link: Node | None = None
-    source: Node | None = None
-    device: int | None = None
-    is_heard: bool = False
-    cause: str | None = None
-
-
-def judge(found: Found) -> State:
-    """The state that follows from what was found."""
-    link, source = found.link, found.source
-    if found.cause is not None:
-        return State.REPLACED
-    if link is not None and (source is None or link.is_same(source)):
-        return State.FRESH if found.is_heard else State.UNHEARD
-    if source is not None and found.device is not None and found.device != source.device:
-        return State.APART
-    return State.MISSING if link is None else State.STALE
 
 
 def source_of(head: Head) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from virttools.devlog import handover, places, sockets, staleness
 from virttools.devlog import relink as linking
-from virttools.devlog.staleness import State
+from virttools.devlog.freshness import State, judge
 from virttools.devlog.watch import Watch
 from virttools.errors import UnknownDomain, VirtError
 from virttools.manifest.model import DevLog
@@ -71,14 +71,15 @@ def status(root_path: str, names: Sequence[str]) -> tuple[Seen, ...]:
         return ()
     with root:
         bound = staleness.bound_inodes()
-        return tuple(_look(root, head, bound) for head in _heads(root, names, "look at"))
+        return tuple(look(root, head, bound) for head in _heads(root, names, "look at"))
 
 
-def _look(root: Root, head: Head, bound: frozenset[tuple[int, int]]) -> Seen:
+def look(root: Root, head: Head, bound: frozenset[tuple[int, int]]) -> Seen:
+    """The dev/log of one domain; bound: the sockets that somebody receives on."""
     source = staleness.source_of(head)
     with root.open_tree(head.domain) as tree_fd:
         found = staleness.find(tree_fd, staleness.node(root.fd, source), bound)
-    return Seen(head.domain, head.devlog, source, staleness.judge(found), found.cause)
+    return Seen(head.domain, head.devlog, source, judge(found), found.cause)
 
 
 def relink(root_path: str, names: Sequence[str], *, bind: bool = False) -> tuple[Relinked, ...]:

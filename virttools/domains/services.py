@@ -43,10 +43,8 @@ def sync(root_path: str) -> Synced:
     Raises ConfigError where one is there that somebody else wrote.
     """
     with open_root(root_path) as root, root.lock_all():
-        wanted = services.routes(_declared(root), root.path)
-        there = {name: _read(root.fd, name) for name in sorted(os.listdir(root.fd))
-                 if name.startswith("conf.")}  # fmt: skip
-        foreign = [name for name in wanted if not _is_ours(there.get(name, services.MARK))]
+        wanted, there = _compared(root)
+        foreign = [name for name in wanted if not is_ours(there.get(name, services.MARK))]
         if foreign:
             raise ConfigError(
                 f"cannot write {root.path}/{foreign[0]}: it was written by hand",
@@ -55,14 +53,31 @@ def sync(root_path: str) -> Synced:
         written = [name for name in sorted(wanted) if there.get(name) != wanted[name]]
         for name in written:
             _write(root.fd, name, wanted[name].encode())
-        removed = [name for name, text in there.items() if name not in wanted and _is_ours(text)]
+        removed = [name for name, text in there.items() if name not in wanted and is_ours(text)]
         for name in removed:
             os.unlink(name, dir_fd=root.fd)
         unchanged = tuple(name for name in sorted(wanted) if name not in written)
         return Synced(tuple(written), tuple(removed), unchanged)
 
 
-def _is_ours(text: str) -> bool:
+def due(root: Root) -> tuple[str, ...]:
+    """The files that `sync` would write or remove, but for those that somebody else wrote."""
+    wanted, there = _compared(root)
+    return tuple(
+        name
+        for name in sorted({*wanted, *there})
+        if wanted.get(name) != there.get(name) and is_ours(there.get(name, services.MARK))
+    )
+
+
+def _compared(root: Root) -> tuple[dict[str, str], dict[str, str]]:
+    """What the routes files must say, and what they do say, by name."""
+    wanted = services.routes(_declared(root), root.path)
+    names = sorted(name for name in os.listdir(root.fd) if name.startswith("conf."))
+    return wanted, {name: _read(root.fd, name) for name in names}
+
+
+def is_ours(text: str) -> bool:
     return text.startswith(services.MARK)
 
 

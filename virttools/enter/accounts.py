@@ -48,6 +48,13 @@ def find(passwd: bytes, group: bytes, wanted: bytes) -> Account | None:
     return by_number
 
 
+def listed(passwd: bytes, most: int) -> list[Account]:
+    """The accounts of passwd(5) text, at most so many, without their groups."""
+    rows = (line.split(b":") for line in passwd.split(b"\n", most)[:most])
+    found = (_account(fields, b"") for fields in rows if len(fields) >= 7)
+    return [one for one in found if one is not None]
+
+
 def find_group(group: bytes, wanted: bytes) -> int | None:
     """The gid of the first entry of group(5) text with that name, or wanted itself as a number."""
     for line in group.split(b"\n"):

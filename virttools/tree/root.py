@@ -138,13 +138,14 @@ class Root:
 
     def heads(self) -> "tuple[Head, ...]":
         """The head of every domain's record, by name. Raises ApplyError where one is damaged."""
+        return tuple(self.head(name) for name in self.domains())
+
+    def head(self, name: str) -> "Head":
+        """The head of a whole domain's record. Raises ApplyError where it is damaged."""
         from virttools.tree.record import head
 
-        found = []
-        for name in self.domains():
-            with open(self._open_record(name), "rb") as file:
-                found.append(head(file.readline(), f"the record of {name}"))
-        return tuple(found)
+        with open(self._open_record(name), "rb") as file:
+            return head(file.readline(), f"the record of {name}")
 
     def read_layers(self, name: str) -> "tuple[Layer, ...]":
         """The manifest a domain was built from, without what was built. Raises as `read_record`."""

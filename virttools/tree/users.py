@@ -75,18 +75,24 @@ def mounts_of(tree_fd: int) -> tuple[str, ...]:
     return tuple(found)
 
 
+def mount_points() -> tuple[str, ...]:
+    """Where something is mounted, as this process sees it."""
+    return tuple(mount.point for mount in _read_mounts("/proc/self/mountinfo"))
+
+
 def _use(mount: _Mount, parent: _Mount | None, place: tuple[str, str]) -> str | None:
     if parent is not None and parent is not mount and parent.device == place[0]:
         inner = os.path.relpath(mount.point, parent.point)
         point = os.path.normpath(os.path.join(parent.root, inner))
-        if _is_within(point, place[1]):
+        if is_within(point, place[1]):
             return f"a mount at {_shown(mount.point)}"
-    if mount.device == place[0] and _is_within(mount.root, place[1]):
+    if mount.device == place[0] and is_within(mount.root, place[1]):
         return f"a mount of it at {_shown(mount.point)}"
     return None
 
 
-def _is_within(path: str, folder: str) -> bool:
+def is_within(path: str, folder: str) -> bool:
+    """Whether a place that the kernel names is that folder or below it."""
     return path == folder or path.startswith(f"{folder.rstrip('/')}/")
 
 

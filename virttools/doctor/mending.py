@@ -1,0 +1,75 @@
+"""Values: the command lines that mend, in the words of sh(1)."""
+
+import shlex
+import tomllib
+from collections.abc import Sequence
+
+from virttools.manifest.model import Layer
+from virttools.manifest.parse import COMMAND_LINE, DEFAULT
+from virttools.tree.record import Entry
+
+SITE = "/etc/virttools"
+
+
+def quoted(text: str) -> str:
+    """A word of a command line; what a terminal would obey is written as bash and zsh read it."""
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + ascii(text)[1:-1].replace("'", "\\'") + "'"
+
+
+def inside(virt: str, domain: str, *words: str, writable: bool = False) -> str:
+    """A command run in a domain, contained: nothing that was planted there leads out."""
+    options = " --writable" if writable else ""
+    return f"{virt} exec --domain {domain}{options} -- {' '.join(map(quoted, words))}"
+
+
+def line(number: int, script: str, file: str) -> str:
+    """Change one line of a file of the host by sed(1)."""
+    return f"sed -i {quoted(f'{number}{script}')} {quoted(file)}"
+
+
+def again(virt: str, domain: str, layers: Sequence[Layer], more: str = "") -> str:
+    """Remove a domain, which asks, and make it as it was made. more: further options."""
+    return f"{virt} remove {domain} && {virt} create {domain}{_options(domain, layers)}{more}"
+
+
+def with_key(virt: str, domain: str, layers: Sequence[Layer], key: str) -> str:
+    """Make a domain again with one more line (`key = value`) in its manifest."""
+    own = _own_file(layers)
+    if own is not None:
+        return f"{line(1, f'i {key}', own)} && {again(virt, domain, layers)}"
+    file = f"{SITE}/manifests/{domain}.toml"
+    profiles = [f" -p {name}" for name in _said(layers, DEFAULT).get("profiles", ())]
+    write = f"mkdir -p {SITE}/manifests && echo {quoted(key)} >{file}"
+    return f"{write} && {again(virt, domain, layers, ''.join(profiles))}"
+
+
+def _own_file(layers: Sequence[Layer]) -> str | None:
+    """The manifest that is the domain's own: the last layer but for what options said."""
+    files = [layer.file for layer in layers if layer.file not in (COMMAND_LINE, DEFAULT)]
+    is_own = files and not files[-1].startswith(("profiles/", f"{SITE}/profiles/"))
+    return files[-1] if is_own else None
+
+
+def _options(domain: str, layers: Sequence[Layer]) -> str:
+    own = _own_file(layers)
+    said = _said(layers, COMMAND_LINE)
+    words = [] if own in (None, f"{SITE}/manifests/{domain}.toml") else ["-m", own or ""]
+    words += [word for name in said.get("profiles", ()) for word in ("-p", name)]
+    words += [word for address in said.get("addresses", ()) for word in ("--ip", address)]
+    words += [word for mode in said.get("link", ()) for word in ("--link", mode)]
+    return "".join(f" {quoted(word)}" for word in words)
+
+
+def _said(layers: Sequence[Layer], file: str) -> dict[str, list[str]]:
+    """The keys of a layer that we wrote ourselves for options."""
+    text = next((layer.text for layer in layers if layer.file == file), "")
+    return {key: [v] if isinstance(v, str) else v for key, v in tomllib.loads(text).items()}
+
+
+def programs(entries: Sequence[Entry]) -> frozenset[str]:
+    """The names of programs that a tree was built with."""
+    folders = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
+    split = (entry.path.rpartition("/") for entry in entries if entry.type in ("file", "symlink"))
+    return frozenset(name for folder, _, name in split if folder in folders)

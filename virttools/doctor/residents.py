@@ -1,0 +1,95 @@
+"""Values: checks of who lives in a tree: users, homes, and numbers that domains share."""
+
+from collections.abc import Iterator, Sequence
+
+from virttools.doctor import mending
+from virttools.doctor.facts import Machine, Person, Resident, Tree
+from virttools.doctor.finding import Fault
+from virttools.tree.accounts import FIRST, SPAN, number
+
+_NOBODY = 65534
+
+
+def is_human(uid: int, uid_base: int) -> bool:
+    return FIRST <= uid - uid_base < _NOBODY
+
+
+def homes(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    """The translator's third note: `No directory! Logging in with home=/`."""
+    for one in tree.people or ():
+        has_shell = not one.shell.endswith(("/nologin", "/false"))
+        if is_human(one.uid, tree.uid_base) and has_shell and not one.has_home:
+            yield Fault(
+                f"{one.name} has no home directory {one.home}",
+                "it was never made, or removed: who logs in by FTP lands in / and is told `No directory!`",
+                _made(machine, tree, one),
+            )
+
+
+def _made(machine: Machine, tree: Tree, one: Person) -> str:
+    owner = ("-o", str(one.uid), "-g", str(one.gid))
+    words = ("install", "-d", "-m", "0750", *owner, one.home)
+    return mending.inside(machine.virt, tree.domain, *words)
+
+
+def service_users(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    if tree.people is None:
+        return
+    known = {one.name for one in tree.people}
+    for name in sorted({service.user for service in tree.manifest.services} - known - {"root"}):
+        services = [one for one in tree.manifest.services if one.user == name]
+        yield Fault(
+            f"{services[0].name} runs as {name}, and there is no such user inside",
+            f"{services[0].origin} names a user that /etc/passwd of the tree has no line of",
+            _added(machine, tree, name),
+        )
+
+
+def _added(machine: Machine, tree: Tree, name: str) -> str:
+    """The line that the manifest says; of a user whom it does not declare, one with a free number."""
+    declared = [one for one in number(tree.manifest).users if one.name == name]
+    taken = {one.uid for one in tree.people or ()} | {gid for _, gid in tree.groups}
+    free = next(n for n in range(tree.uid_base + 100, tree.uid_base + SPAN) if n not in taken)
+    uid, gid = (declared[0].uid, declared[0].gid) if declared else (free, free)
+    home, shell = (declared[0].home, declared[0].shell) if declared else ("/", "/usr/sbin/nologin")
+    gid = dict(tree.groups).get(name, gid)
+    lines = (f"{name}:x:{uid}:{gid}::{home}:{shell}", f"{name}:x:{gid}:")
+    add_group = "" if name in dict(tree.groups) else ' && echo "$2" >>/etc/group'
+    script = f'echo "$1" >>/etc/passwd{add_group}'
+    return mending.inside(machine.virt, tree.domain, "sh", "-c", script, "sh", *lines)
+
+
+def no_passwd(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    if tree.people is None:
+        line = "root:x:0:0:root:/root:/bin/sh"
+        script = 'echo "$1" >/etc/passwd && chmod 0644 /etc/passwd'
+        yield Fault(
+            "/etc/passwd of the tree is not there, or no plain file",
+            "without it nobody has a name inside; a backup of the domain has the true one",
+            mending.inside(
+                machine.virt, tree.domain, "sh", "-c", f"rm -f /etc/passwd && {script}", "sh", line
+            ),
+        )
+
+
+def shared_ids(machine: Machine, residents: Sequence[Resident]) -> Iterator[Fault]:
+    """One finding for each domain that has the uid of a user of a domain before it."""
+    holders: dict[int, tuple[str, str]] = {}
+    free = max((one.uid_base for one in residents), default=0) + SPAN
+    for one in residents:
+        clashes = [(uid, name) for uid, name in one.users if uid in holders]
+        for uid, name in one.users:
+            holders.setdefault(uid, (one.domain, name))
+        if not clashes:
+            continue
+        uid, name = clashes[0]
+        other, theirs = holders[uid]
+        more = f", and {len(clashes) - 1} more" if len(clashes) > 1 else ""
+        yield Fault(
+            f"{name} has the uid {uid}, which is {theirs} of {other}{more}",
+            "to the kernel they are one: quotas, limits and, outside a container, signals and"
+            f" /proc go by uid. A range of its own needs a new {one.domain}: save its data first",
+            mending.with_key(machine.virt, one.domain, one.layers, f"uid_base = {free}"),
+            one.domain,
+        )
+        free += SPAN
