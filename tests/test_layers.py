@@ -30,6 +30,8 @@ MODULES = {
         serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.status
         devlog.freshness devlog.limits devlog.lines devlog.messages devlog.places
         doctor.checks doctor.contents doctor.facts doctor.finding doctor.ground doctor.logging doctor.mending doctor.residents doctor.roads
+        probe probe.accounts probe.crypt probe.outcome
+        devlog.limits devlog.lines devlog.messages devlog.places
     """,
     "reader": """
         settings
@@ -45,6 +47,7 @@ MODULES = {
         devlog.attribution devlog.cgroups devlog.reader devlog.staleness
         serve.inetdconf
         doctor.examine_host doctor.examine_tree
+        probe.missing
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
@@ -58,6 +61,8 @@ MODULES = {
         serve.become serve.connection serve.jail
         serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner
         serve.starter serve.work serve.holdings serve.children serve.control serve.successor serve.supervisor serve.worker
+        probe.clients probe.ftp probe.http probe.network probe.performer probe.pop probe.poppass
+        probe.scene probe.trial
     """,
     "composer": "domains",
     "top": "cli dispatch __main__",

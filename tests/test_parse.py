@@ -20,6 +20,8 @@ from virttools.manifest.model import (
     LinkMode,
     Origin,
     Package,
+    Probe,
+    ProbeKind,
     Rate,
     ResourceLimit,
     Service,
@@ -98,6 +100,17 @@ def test_every_key_is_read() -> None:
         ],
         "groups": [Group("www", 80, ("bob",), at(21))],
         "setuid": [PurePosixPath("/usr/bin/passwd")],
+        "probes": [
+            Probe(
+                "www",
+                ProbeKind.HTTP,
+                login=False,
+                anonymous=True,
+                path="/index.html",
+                expect="works",
+                origin=at(101),
+            )
+        ],
         "hooks": [Hook("built", ("/usr/local/sbin/site-hook", "arg"), at(23))],
         "services": [
             Service(

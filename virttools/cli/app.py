@@ -21,6 +21,7 @@ from virttools.cli import (
     render,
     scrub,
     services,
+    testing,
 )
 from virttools.cli.output import Output, failure
 from virttools.errors import UsageError, VirtError
@@ -69,7 +70,9 @@ def virt(
     )
 
 
-for module in (create, doctor, domains, image, inside, libs, links, render, scrub, services):
+for module in (
+    create, doctor, domains, image, inside, libs, links, render, scrub, services, testing,
+):  # fmt: skip
     module.register(app)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(profile.app, name="profile")

@@ -20,3 +20,14 @@ def confirm(what: str, consequence: str) -> None:
 
     if not questionary.confirm(f"{consequence} Really {what}?", default=False).unsafe_ask():
         raise UsageError(f"cannot {what}: the answer was no")
+
+
+def ask_password(question: str, variable: str) -> str:
+    """A password, typed unseen. Raises UsageError where there is nobody to ask; `variable` says it too."""
+    if not is_possible():
+        raise UsageError(
+            "cannot ask for a password: there is no terminal", hint=f"{variable} says it beforehand"
+        )
+    import getpass
+
+    return getpass.getpass(question)

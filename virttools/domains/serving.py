@@ -101,6 +101,17 @@ def _draw(
     return found
 
 
+def target(root_path: str, name: str, manifest: Manifest, service: Service) -> Target:
+    """One service of one domain. Raises ConfigError, EnterError."""
+    tree_fd = inside.open_tree(root_path, name)
+    try:
+        hostname = manifest.etc.hostname or name
+        place = _place(f"{root_path}/{name}", tree_fd, str(service.isolation), hostname)
+        return _target(_read_tree(place, tree_fd), service)
+    finally:
+        os.close(tree_fd)
+
+
 def _place(folder: str, tree_fd: int, isolation: str, hostname: str) -> Place:
     seen = os.fstat(tree_fd)
     return Place(

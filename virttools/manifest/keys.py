@@ -281,6 +281,19 @@ _SERVICES = Items(
     identity=lambda service: str(service.name),
     fault=_service_fault,
 )
+_PROBES = Items(
+    model.Probe,
+    {
+        "service": Field(forms.SERVICE, required=True),
+        "kind": Field(forms.closed(model.ProbeKind), required=True),
+        "login": Field(forms.FLAG, default=True),
+        "anonymous": Field(forms.FLAG, default=False),
+        "path": Field(forms.ARGUMENT, default="/"),
+        "expect": Field(forms.ARGUMENT, default=""),
+    },
+    "how a client shows that a service works",
+    identity=lambda probe: str(probe.service),
+)
 _HOOKS = Items(
     model.Hook,
     {
@@ -371,6 +384,7 @@ TOP: Mapping[str, Key] = {
     "setuid": Words(forms.TREE_PATH, "paths whose set-id bits stay"),
     "hooks": _HOOKS,
     "services": _SERVICES,
+    "probes": _PROBES,
     "etc": _ETC,
     "home": _HOME,
     "scrub": _SCRUB,

@@ -8,7 +8,7 @@ from virttools.errors import ManifestError, Problem
 from virttools.manifest import keys
 from virttools.manifest.forms import nearest
 from virttools.manifest.keys import OPERATIONS, PROFILES, Section
-from virttools.manifest.model import Group, Manifest, Origin, Scrub, Service, User
+from virttools.manifest.model import Group, Manifest, Origin, Probe, Scrub, Service, User
 from virttools.manifest.names import quoted
 from virttools.manifest.parse import Entries, Item, ParsedLayer, count
 
@@ -60,6 +60,7 @@ def conflicts(whole: ParsedLayer) -> tuple[Problem, ...]:
         *_shared("uid", [(user.uid, user.name, user.origin) for user in users]),
         *_shared("gid", [(group.gid, group.name, group.origin) for group in groups]),
         *_shared("port", [(_port(it), it.name, it.origin) for it in services]),
+        *_untold_services(services, [item.value for item in whole.items("probes")]),
         *_foreign_addresses(services, [item.value for item in whole.items("addresses")]),
     ]
     return tuple(sorted(found, key=lambda problem: (problem.file, problem.line)))
@@ -83,6 +84,15 @@ def _unknown_members(users: Sequence[User], groups: Sequence[Group]) -> list[Pro
         for group in groups
         for name in group.members
         if name not in known
+    ]
+
+
+def _untold_services(services: Sequence[Service], probes: Sequence[Probe]) -> list[Problem]:
+    known = [service.name for service in services]
+    return [
+        _undeclared(probe.origin, "a probe tries the service", probe.service, known or ["none"])
+        for probe in probes
+        if probe.service not in known
     ]
 
 

@@ -38,6 +38,15 @@ class Isolation(StrEnum):
     CHROOT = "chroot"
 
 
+class ProbeKind(StrEnum):
+    """What a client of `virt test` speaks."""
+
+    FTP = "ftp"
+    HTTP = "http"
+    POP = "pop"
+    POPPASS = "poppass"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Origin:
     """The line that asked for something: `file` as shown to a user, `line` from 1 (0: a command-line option)."""
@@ -223,6 +232,23 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """How a client shows that a service works: by `kind`, the protocol that it speaks.
+
+    login: whether it logs in, too. anonymous: whether anybody may (ftp). path: what it asks for
+    (http). expect: what must stand in the answer.
+    """
+
+    service: str
+    kind: ProbeKind
+    login: bool
+    anonymous: bool
+    path: str
+    expect: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
 class Etc:
     """The skeleton of /etc: which files are written, and what they say.
 
@@ -300,6 +326,7 @@ class Manifest:
     users: tuple[User, ...] = ()
     groups: tuple[Group, ...] = ()
     services: tuple[Service, ...] = ()
+    probes: tuple[Probe, ...] = ()
     hooks: tuple[Hook, ...] = ()
     setuid: tuple[PurePosixPath, ...] = ()
     addresses: tuple[str, ...] = ()

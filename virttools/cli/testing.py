@@ -1,0 +1,102 @@
+"""`virt test`: the services of a domain, tried by real clients."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from virttools.cli.asking import ask_password
+from virttools.cli.output import Output
+from virttools.domains.testing import Report
+from virttools.errors import CheckFailed, NeedsPrivilege
+from virttools.probe.outcome import Login, Missing, Outcome
+
+PASSWORD = "VIRT_TEST_PASSWORD"  # noqa: S105  the name of a variable
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "test", epilog="Example: virt test domain1.com && virt test domain1.com ftp --user bob"
+    )(try_services)
+
+
+def try_services(
+    ctx: typer.Context,
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN")],
+    services: Annotated[
+        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="[default: all]")
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Log in as this user, whose password is asked for, or {PASSWORD}"
+            " [default: an account that is there for the trial only].",
+        ),
+    ] = None,
+) -> None:
+    """Try a domain's services as their clients would, and name what is missing. The tree stays as it is."""
+    from virttools.domains import testing
+
+    output: Output = ctx.obj
+    if os.geteuid() != 0:
+        raise NeedsPrivilege("cannot try services: only root may enter a tree", hint="use sudo")
+    login = None if user is None else Login(user, _password(user, domain), is_ours=False)
+    report = testing.run(output.settings.root, domain, services or (), login=login)
+    _show(output, domain, report)
+    if not report.is_ok:
+        raise typer.Exit(CheckFailed.exit_code)
+
+
+def _password(user: str, domain: str) -> str:
+    said = os.environ.get(PASSWORD)
+    return said if said is not None else ask_password(f"Password of {user} in {domain}: ", PASSWORD)
+
+
+def _show(output: Output, domain: str, report: Report) -> None:
+    if output.json:
+        output.result("test", _data(domain, report))
+        return
+    if not report.outcomes:
+        output.note(f"{domain} declares no probe; virt-manifest(5), probes, tells how")
+    output.table(
+        ("service", "port", "result", "what"), [_row(one) for one in report.outcomes]
+        + [("tree", "-", "missing", f"{one.path}: {_remedy(one)}") for one in report.missing],
+    )  # fmt: skip
+    for one in report.outcomes:
+        for line in one.evidence:
+            output.note(f"{one.service}: {line}")
+    for name in report.untried:
+        output.note(f"not tried, since no probe says how: {name}")
+    if report.missing:
+        output.note(f"hint: put back what is missing; `virt why {domain} PATH` tells all of it")
+
+
+def _row(one: Outcome) -> tuple[str, str, str, str]:
+    return one.service, str(one.port), "ok" if one.is_ok else "failed", one.told
+
+
+def _remedy(one: Missing) -> str:
+    source = "" if one.source is None else f", from {one.source}"
+    return f"comes by {one.supplied}{source}"
+
+
+def _data(domain: str, report: Report) -> dict[str, object]:
+    return {
+        "domain": domain,
+        "services": [
+            {
+                "service": one.service,
+                "port": one.port,
+                "ok": one.is_ok,
+                "told": one.told,
+                "evidence": list(one.evidence),
+            }
+            for one in report.outcomes
+        ],
+        "missing": [
+            {"path": one.path, "supplied": one.supplied, "source": one.source}
+            for one in report.missing
+        ],
+        "untried": list(report.untried),
+    }

@@ -1,0 +1,97 @@
+"""Trying a domain's services: what is missing in its tree, and what a client of each service sees."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from virttools.domains import serving
+from virttools.errors import UsageError, VirtError
+from virttools.manifest.load import reload
+from virttools.manifest.model import Manifest, Probe
+from virttools.probe import missing, trial
+from virttools.probe.outcome import Login, Missing, Outcome
+from virttools.probe.trial import Trial
+from virttools.tree.root import open_root
+
+LOOPBACK = "127.0.0.1"
+SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of it: of each probe, and which paths of the record are gone."""
+
+    outcomes: tuple[Outcome, ...]
+    missing: tuple[Missing, ...]
+    untried: tuple[str, ...]
+
+    @property
+    def is_ok(self) -> bool:
+        return not self.missing and all(one.is_ok for one in self.outcomes)
+
+
+def run(
+    root_path: str,
+    domain: str,
+    services: Sequence[str],
+    *,
+    login: Login | None,
+    told: Callable[[Outcome], None] = lambda _: None,
+) -> Report:
+    """Try each probe of a domain, or those of these services; `told` hears of each as it is done.
+
+    Raises UnknownDomain, UsageError for a service that no probe tries.
+    """
+    with open_root(root_path) as root, root.lock(domain, shared=True):
+        record = root.read_record(domain)
+        manifest = reload(record.layers)
+        probes = _chosen(domain, manifest, services)
+        with root.open_tree(domain) as tree_fd:
+            gone = missing.found(tree_fd, record)
+        path = root.path
+        outcomes = []
+        for probe in probes:
+            outcomes.append(_try(path, domain, manifest, probe, login))
+            told(outcomes[-1])
+    tried = {probe.service for probe in manifest.probes}
+    untried = tuple(
+        one.name for one in manifest.services if one.port is not None and one.name not in tried
+    )
+    return Report(tuple(outcomes), gone, untried)
+
+
+def _chosen(domain: str, manifest: Manifest, services: Sequence[str]) -> tuple[Probe, ...]:
+    known = [probe.service for probe in manifest.probes]
+    for name in services:
+        if name not in known:
+            raise UsageError(
+                f"cannot try {name} of {domain}: no probe is declared for it",
+                hint=f"there are: {', '.join(known) or 'none'}; `probes` in virt-manifest(5)",
+            )
+    return tuple(probe for probe in manifest.probes if not services or probe.service in services)
+
+
+def _try(
+    root_path: str, domain: str, manifest: Manifest, probe: Probe, login: Login | None
+) -> Outcome:
+    service = next(one for one in manifest.services if one.name == probe.service)
+    try:
+        target = serving.target(root_path, domain, manifest, service)
+    except VirtError as error:
+        return Outcome(probe.service, service.port or 0, False, error.message)
+    addresses = service.bind or manifest.addresses
+    return trial.run(
+        Trial(
+            root_path,
+            domain,
+            manifest.uid_base,
+            manifest.addresses,
+            address=addresses[0] if addresses else LOOPBACK,
+            port=service.port or 0,
+            target=target,
+            probe=probe,
+            login=login,
+            seconds=SECONDS,
+            listens=not service.is_waiting,
+            waits=service.is_waiting,
+        )
+    )
