@@ -5,7 +5,7 @@ Only of an account that is there for the trial; of another it only asks whether 
 
 import secrets
 import socket
-from typing import IO
+from io import BufferedRWPair
 
 from virttools.probe.outcome import Call, Refused
 
@@ -33,19 +33,19 @@ def _connect(call: Call) -> socket.socket:
     return socket.create_connection((call.address, call.port), call.seconds / 4)
 
 
-def _enter(stream: IO[bytes], name: str, password: str) -> None:
+def _enter(stream: BufferedRWPair, name: str, password: str) -> None:
     _expect(stream, "greeting")
     _say(stream, f"user {name}", "user")
     _say(stream, f"pass {password}", "login")
 
 
-def _say(stream: IO[bytes], text: str, step: str) -> None:
+def _say(stream: BufferedRWPair, text: str, step: str) -> None:
     stream.write(text.encode() + b"\r\n")
     stream.flush()
     _expect(stream, step)
 
 
-def _expect(stream: IO[bytes], step: str) -> None:
+def _expect(stream: BufferedRWPair, step: str) -> None:
     line = stream.readline(1024)
     if not line.startswith(b"2") and not line.startswith(b"3"):
         said = line.decode(errors="replace") or "the connection ended"

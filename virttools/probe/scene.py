@@ -81,9 +81,14 @@ def _refusal(domain: str, error: OSError) -> Exception:
 
 def add_account(mount_fd: int, domain: str, uid_base: int) -> Added:
     """An account with a home and a message in its mailbox. Raises OSError."""
-    texts = [_read(mount_fd, f"/etc/{name}") for name in ("passwd", "shadow", "group")]
+    group = _read(mount_fd, "/etc/group")
     new = accounts.added(
-        *texts, uid_base, password=secrets.token_hex(12), salt=secrets.token_hex(8)
+        _read(mount_fd, "/etc/passwd"),
+        _read(mount_fd, "/etc/shadow"),
+        group,
+        uid_base,
+        password=secrets.token_hex(12),
+        salt=secrets.token_hex(8),
     )
     _put(mount_fd, "etc/passwd", new.passwd, 0o644)
     _put(mount_fd, "etc/shadow", new.shadow, 0o640)
@@ -91,10 +96,8 @@ def add_account(mount_fd: int, domain: str, uid_base: int) -> Added:
     _make_home(mount_fd, new)
     if inside.is_folder(mount_fd, "/var/mail"):
         text = _MAIL.format(domain=domain, name=new.login.name).encode()
-        group = find_group(texts[2], b"mail")
-        beneath.replace_file(
-            mount_fd, f"var/mail/{new.login.name}", text, 0o660, new.uid, group or new.uid
-        )
+        readers = find_group(group, b"mail") or new.uid
+        beneath.replace_file(mount_fd, f"var/mail/{new.login.name}", text, 0o660, new.uid, readers)
     return new
 
 
