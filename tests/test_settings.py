@@ -66,6 +66,14 @@ def test_the_host_is_a_route_only_where_that_is_said(tmp_path: Path) -> None:
     assert told.value.problems[0].message == "allow_host is no flag, allowed: true or false"
 
 
+def test_services_of_the_host_are_a_list(tmp_path: Path) -> None:
+    """What is in it is the server's to read: no other command is slower for it."""
+    settings.load({}, file=written(tmp_path, '[[services]]\nname = "q"\n'))
+    with pytest.raises(ConfigError) as told:
+        settings.load({}, file=written(tmp_path, "[services]\n"))
+    assert told.value.problems[0].message == "services is no list, allowed: [[services]]"
+
+
 def test_everything_works_without_a_file(tmp_path: Path) -> None:
     """Nothing has to be configured."""
     found = settings.load({}, root="/srv", file=str(tmp_path / "no" / "virt.toml"))
@@ -85,7 +93,7 @@ def test_every_problem_of_the_file_is_told_with_its_line(tmp_path: Path) -> None
         Problem(
             file,
             2,
-            "unknown key 'rot', allowed: root, bindir, picker, profiles, allow_host, did you mean root?",
+            "unknown key 'rot', allowed: root, bindir, picker, profiles, allow_host, services, did you mean root?",
         ),
         Problem(file, 3, f"root {path}"),
         Problem(file, 4, f"bindir {path}"),

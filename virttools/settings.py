@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 FILE = "/etc/virttools/virt.toml"
 ROOT = "/virtual"
 _LARGEST = 1 << 20
-_KEYS = ("root", "bindir", "picker", "profiles", "allow_host")
+_KEYS = ("root", "bindir", "picker", "profiles", "allow_host", "services")
 
 
 class Settings:
@@ -22,7 +22,7 @@ class Settings:
     root: str, absolute, the folder of all trees. bindir: str or None, where `virt link` makes its
     links. picker: str or None, how a domain is chosen. profiles: tuple of str, the profiles of a
     domain for which nothing else is said. allow_host: bool, whether routes may lead to the host
-    itself. file: str or None, the virt.toml that was read.
+    itself. file: str or None, the virt.toml that was read; it may have services, for the server.
     """
 
     __slots__ = ("allow_host", "bindir", "file", "picker", "profiles", "root")
@@ -157,6 +157,8 @@ def _fault(key: str, value: object) -> str:
         return "" if good else 'profiles is no list of names, allowed: as in ["base", "login"]'
     if key == "allow_host":
         return "" if isinstance(value, bool) else "allow_host is no flag, allowed: true or false"
+    if key == "services":  # read by who runs them
+        return "" if isinstance(value, list) else "services is no list, allowed: [[services]]"
     return _unknown(key)
 
 

@@ -93,6 +93,22 @@ class Machine:
         assert done.out in ("220\n", "False\n"), done.err
         return done.out == "220\n"
 
+    def have_own_etc(self) -> None:
+        """Let what is written to /etc from now on be seen in this machine only."""
+        script = """\
+        mount -t tmpfs -o mode=755 none /mnt
+        mkdir /mnt/upper /mnt/work
+        mount -t overlay -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work none /etc
+        """
+        done = self.run("sh", "-ec", script)
+        assert done.status == 0, done.err
+
+    def write_settings(self, text: str) -> None:
+        done = self.run(
+            "sh", "-ec", "mkdir -p /etc/virttools; cat >/etc/virttools/virt.toml", text=text
+        )
+        assert done.status == 0, done.err
+
     def spool(self, domain: str, user: str = "bob") -> str:
         done = self.run("cat", str(self.virt.tree(domain) / "var/mail" / user))
         return done.out

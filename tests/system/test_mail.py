@@ -1,6 +1,7 @@
 """Mail of two domains on one machine: to each other, through DNS or /etc/hosts, and to nobody else."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,3 +190,45 @@ def test_a_full_spool_keeps_mail_waiting_and_no_neighbour_minds(
             until(lambda: f"bob@{TWO}" not in queued(here, TWO), "the queue is empty")
     finally:
         assert here.run("umount", str(spool)).status == 0
+
+
+HOST_EXIM = """\
+spool_directory = {folder}/queue
+log_file_path = {folder}/%slog
+exim_user = Debian-exim
+exim_group = Debian-exim
+begin routers
+all:
+  driver = accept
+  transport = file
+begin transports
+file:
+  driver = appendfile
+  file = {folder}/delivered
+  user = nobody
+"""
+
+
+def test_the_hosts_own_queue_is_run_too(here: Machine, tmp_path: Path) -> None:
+    """By what /etc/virttools/virt.toml says; a reload takes in what is added there."""
+    folder = Path(here.run("mktemp", "-d", "/tmp/virt-host-XXXXXX").out.strip())
+    folder.chmod(0o777)
+    conf = tmp_path / "exim.conf"
+    conf.write_text(HOST_EXIM.format(folder=folder))
+    exim = ("/usr/sbin/exim4", "-C", str(conf))
+    here.have_own_etc()
+    try:
+        with serving(here.virt.root, tmp_path, wrapper=here.within()) as server:
+            told = here.run(*exim, "-odq", "ann@here.test", text="Subject: x\n\nof the host\n")
+            assert told.status == 0, told.err
+            here.write_settings(
+                '[[services]]\nname = "host-queue"\nevery = "1s"\n'
+                f'program = "{exim[0]}"\nargs = ["-C", "{conf}", "-qff"]\n'
+            )
+            server.reload()
+            until((folder / "delivered").exists, "the host's queue is run")
+            until(lambda: "of the host" in (folder / "delivered").read_text(), "it is delivered")
+            (row,) = [one for one in server.status()["periodic"] if one["command"] == "host-queue"]
+            assert (row["domain"], row["failed"]) == ("", 0)
+    finally:
+        shutil.rmtree(folder)

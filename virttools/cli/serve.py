@@ -120,11 +120,14 @@ def _wrong(message: str) -> UsageError:
 
 
 def _board(here: "Settings", options: Options) -> "Board":
-    from virttools.domains import serving
+    from virttools.domains import host_services, serving
 
+    now = settings.load(os.environ, root=here.root)  # a reload takes what it says by then
     if options.inetd is not None:
-        return serving.inetd(options.inetd, allow_host=here.allow_host)
-    return serving.declared(here.root)
+        board = serving.inetd(options.inetd, allow_host=now.allow_host)
+    else:
+        board = serving.declared(now.root)
+    return board if now.file is None else host_services.added(board, now.file)
 
 
 def _control(here: "Settings", options: Options) -> str:

@@ -140,19 +140,24 @@ def _target(tree: _Tree, service: Service) -> Target:
         ids=ids,
         limits=admission.declared(service),
         nice=service.nice,
-        rlimits=tuple(
-            (
-                getattr(resource, f"RLIMIT_{_RESOURCES.get(one.resource, one.resource).upper()}"),
-                resource.RLIM_INFINITY if one.value is None else one.value,
-            )
-            for one in service.rlimits
-        ),
+        rlimits=rlimits(service),
         timeout=service.timeout or 0,
         every=service.every or 0,
         banner=_banner(tree, service),
         proxies=service.proxy_protocol,
         log_success=frozenset(service.log_on_success),
         log_failure=frozenset(service.log_on_failure),
+    )
+
+
+def rlimits(service: Service) -> tuple[tuple[int, int], ...]:
+    """As setrlimit(2) takes them."""
+    return tuple(
+        (
+            getattr(resource, f"RLIMIT_{_RESOURCES.get(one.resource, one.resource).upper()}"),
+            resource.RLIM_INFINITY if one.value is None else one.value,
+        )
+        for one in service.rlimits
     )
 
 
@@ -307,7 +312,7 @@ def _routed(entry: inetdconf.Entry, asked: inetdconf.Virtuald, folder: str) -> T
         tree = _read_tree(_place(real, tree_fd, isolation, name), tree_fd)
         account, ids = _account(tree, asked.user or "root", ())
         if entry.user != "root" and asked.user is None:
-            account, ids = _host_account(entry)
+            account, ids = host_account(entry.user, entry.group, f"{entry.file}:{entry.line}")
         return Target(
             entry.label,
             tree.place,
@@ -337,7 +342,7 @@ def _draw_plain(drawing: _Drawing, entry: inetdconf.Entry) -> None:
 
 
 def _host_target(entry: inetdconf.Entry, path: str, argv: Sequence[str]) -> Target:
-    account, ids = _host_account(entry)
+    account, ids = host_account(entry.user, entry.group, f"{entry.file}:{entry.line}")
     return Target(
         entry.label,
         Place("", "/", isolation="none"),
@@ -349,16 +354,16 @@ def _host_target(entry: inetdconf.Entry, path: str, argv: Sequence[str]) -> Targ
     )
 
 
-def _host_account(entry: inetdconf.Entry) -> tuple[Account, Ids | None]:
+def host_account(user: str, group: str | None, where: str) -> tuple[Account, Ids | None]:
     """The user of a line, who is one of the host's. Raises ConfigError."""
     import grp
     import pwd
 
     try:
-        found = pwd.getpwnam(entry.user)
-        gid = found.pw_gid if entry.group is None else grp.getgrnam(entry.group).gr_gid
+        found = pwd.getpwnam(user)
+        gid = found.pw_gid if group is None else grp.getgrnam(group).gr_gid
     except KeyError as error:
-        raise ConfigError(f"cannot serve {entry.file}:{entry.line}: {error.args[0]}") from error
+        raise ConfigError(f"cannot serve {where}: {error.args[0]}") from error
     groups = os.getgrouplist(found.pw_name, gid)
     account = Account(
         os.fsencode(found.pw_name),
@@ -368,5 +373,5 @@ def _host_account(entry: inetdconf.Entry) -> tuple[Account, Ids | None]:
         gid=gid,
         groups=groups,
     )
-    plain = found.pw_uid == 0 and entry.group is None
+    plain = found.pw_uid == 0 and group is None
     return account, None if plain else Ids(found.pw_uid, gid, tuple(groups))

@@ -84,6 +84,14 @@ def read(layer: Layer) -> tuple[ParsedLayer, tuple[Problem, ...]]:
     return reader.parsed(), tuple(problems)
 
 
+def part(layer: Layer, name: str) -> tuple[tuple[Any, ...], tuple[Problem, ...]]:
+    """The values of one list of a document, TOML without faults, whose other keys are not ours."""
+    reader = _Reader(layer.file, positions.scan(layer.text))
+    document = tomllib.loads(layer.text)
+    reader.document({key: value for key, value in document.items() if key == name})
+    return tuple(item.value for item in reader.parsed().items(name)), tuple(reader.problems)
+
+
 def _syntax(layer: Layer, message: str) -> Problem:
     """A fault that tomllib found; it says where at the end of its sentence."""
     found = _AT.search(message)
