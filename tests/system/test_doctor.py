@@ -164,3 +164,228 @@ def test_the_answer_is_tab_separated_or_json(here: Virt) -> None:
 def test_a_domain_that_is_not_there_is_named(here: Virt) -> None:
     """As everywhere: 68."""
     assert here("doctor", "nowhere.com").status == 68
+
+
+@pytest.fixture
+def site(tmp_path: Path, virt: Virt) -> Virt:
+    """Two domains with little in them, of manifests that lie beside the root."""
+    (tmp_path / "libdoctor.so.1").write_text("old")
+    for number in (1, 2):
+        (tmp_path / f"domain{number}.com.toml").write_text(
+            'binaries = ["/bin/sh", "cat"]\nlink = "copy"\n'
+            f'files = [{{ from = "{tmp_path}/libdoctor.so.1", to = "/usr/lib/libdoctor.so.1" }}]\n'
+            f'addresses = ["127.0.0.{number}"]\n'
+            'users = [{ name = "bob" }]\netc = { skeleton = ["passwd", "group"] }\n'
+            'services = [{ name = "echo", port = 7777, program = "/bin/cat" }]\n'
+        )
+    (tmp_path / "domain2.com.toml").write_text(
+        "uid_base = 131072\n" + (tmp_path / "domain2.com.toml").read_text()
+    )
+    make(virt, tmp_path, 1, 2)
+    return virt
+
+
+def make(virt: Virt, folder: Path, *numbers: int) -> None:
+    for number in numbers:
+        name = f"domain{number}.com"
+        virt.good("create", name, "-m", str(folder / f"{name}.toml"))
+
+
+def seen(found: list[dict[str, str]]) -> list[tuple[str, str | None]]:
+    return sorted((one["check"], one["domain"] or "") for one in found)
+
+
+def test_damage_on_the_way_to_a_tree_is_seen_and_mended(site: Virt, tmp_path: Path) -> None:
+    """Routes, inetd.conf, links, and what crashes leave: found by line, and mended by what is told."""
+    root, inetd, links = site.root, tmp_path / "inetd.conf", tmp_path / "bin"
+    options = ("--inetd", str(inetd), "--bindir", str(links))
+    links.mkdir()
+    assert listed(site, *options) == []
+    (root / "conf.hand").write_text(
+        f"127.0.0.1 {root}/domain1.com\n"
+        f"127.0.0.9 {root}/gone.com\n"
+        f"127.0.0.1 {root}/domain1.com\n"
+        f"127.0.0.2 {root}/domain1.com\n"
+    )
+    (root / "conf.bad").write_text("somewhere over the rainbow\n")
+    (root / "conf.bad").chmod(0o666)
+    os.mkfifo(root / "conf.fifo")
+    (root / "domain1.com/etc/mail").mkdir()
+    (root / "domain1.com/etc/mail/submit.cf").touch()
+    through = f"root {VIRT.parent}/virtuald virtuald {root}"
+    inetd.write_text(
+        f"echo stream tcp nowait {through}/conf.hand /bin/cat\n"
+        f"discard stream tcp wait {through}/conf.hand /bin/cat\n"
+        f"daytime stream tcp nowait.999 {through}/conf.none /bin/cat\n"
+        f"chargen stream tcp nowait.999 {through}/conf.echo /bin/cat\n"
+        f"smtp stream tcp nowait.999 {through}/conf.hand sendmail -bs\n"
+        "what is this\n"
+    )
+    (links / "virtvi").symlink_to("/nowhere/virt")
+    (root / ".virt/staging/domain9.com.1.0123").mkdir()
+    records = root / ".virt/records"
+    (records / "gone.com.json").write_bytes((records / "domain1.com.json").read_bytes())
+    found = listed(site, *options)
+    assert seen(found) == [
+        ("inetd-limit", ""),
+        ("inetd-line", ""),
+        ("inetd-wait", ""),
+        ("link-broken", ""),
+        ("record-without-tree", ""),
+        ("route-contested", "domain2.com"),
+        ("route-hidden", ""),
+        ("route-no-tree", ""),
+        ("routes-unreadable", ""),
+        ("routes-unreadable", ""),
+        ("routes-unreadable", ""),
+        ("routes-untrusted", ""),
+        ("sendmail-mode", ""),
+        ("staging-leftover", ""),
+    ]
+    for one in found:
+        mend(site, one["mend"])
+    assert listed(site, *options) == []
+    assert (links / "virtvi").resolve() == VIRT.resolve()
+    assert "sendmail -bs -Am" in inetd.read_text()
+    assert (root / "conf.echo").exists()
+
+
+def test_what_only_a_new_domain_mends(site: Virt, tmp_path: Path) -> None:
+    """An old library, a uid that two domains have, a library that is gone: made anew, each from its manifest."""
+    (tmp_path / "libdoctor.so.1").write_text("new")
+    second = tmp_path / "domain2.com.toml"
+    second.write_text(second.read_text().partition("\n")[2])
+    site.good("remove", "--yes", "domain2.com")
+    make(site, tmp_path, 2)
+    next((site.root / "domain2.com").glob("lib64/ld-linux*")).unlink()
+    found = listed(site)
+    assert seen(found) == [
+        ("library-old", "domain1.com"),
+        ("path-missing", "domain2.com"),
+        ("uid-shared", "domain2.com"),
+    ]
+    for one in found:
+        mend(site, one["mend"])
+    assert listed(site) == []
+    assert site("exec", "--domain", "domain2.com", "--", "cat", "/etc/passwd").status == 0
+
+
+def test_a_service_without_an_address_is_told(virt: Virt, tmp_path: Path) -> None:
+    """Made again with one, somebody is served."""
+    manifest = tmp_path / "m.toml"
+    manifest.write_text(
+        'binaries = ["/bin/sh"]\nservices = [{ name = "x", port = 9, program = "/bin/sh" }]\n'
+    )
+    virt.good("create", "domain1.com", "-m", str(manifest))
+    (found,) = listed(virt)
+    assert found["check"] == "service-no-address"
+    mend(virt, found["mend"].replace("ADDRESS", "127.0.0.1"))
+    assert listed(virt) == []
+
+
+def test_an_address_without_an_alias_is_told(virt: Virt, tmp_path: Path) -> None:
+    """In a network namespace of its own: the alias is put where the default route goes, or on lo."""
+    (tmp_path / "m.toml").write_text('binaries = ["/bin/sh"]\naddresses = ["192.0.2.77"]\n')
+    virt.good("create", "domain1.com", "-m", str(tmp_path / "m.toml"))
+    script = """
+    ip link set lo up
+    virt doctor domain1.com >before; echo $? >>before
+    sh -c "$(cut -f6 before | head -1)"
+    virt doctor domain1.com >after; echo $? >>after
+    """
+    subprocess.run(
+        ["unshare", "--net", "sh", "-c", script],
+        env=virt.environment({"PATH": f"{VIRT.parent}:{os.environ['PATH']}"}),
+        cwd=tmp_path,
+        check=True,
+        timeout=60,
+        capture_output=True,
+    )
+    before = (tmp_path / "before").read_text()
+    assert before.startswith("error\tdomain1.com\taddress-missing\t")
+    assert before.endswith("\n1\n")
+    assert (tmp_path / "after").read_text() == "0\n"
+
+
+def test_the_log_link_is_told_and_relinked(virt: Virt, tmp_path: Path) -> None:
+    """Of a socket that was bound anew, of one that is gone, and of what was put in its place."""
+    (tmp_path / "m.toml").write_text('binaries = ["/bin/sh"]\n')
+    virt.good("create", "domain1.com", "-m", str(tmp_path / "m.toml"))
+    link = virt.root / "domain1.com/dev/log"
+    damages: tuple[Callable[[], object], ...] = (link.unlink, lambda: put_file(link))
+    for damage in damages:
+        damage()
+        (found,) = listed(virt)
+        assert found["check"] == "log-link"
+        mend(virt, found["mend"])
+        assert listed(virt) == []
+
+
+def put_file(path: Path) -> None:
+    path.unlink()
+    path.write_text("not a socket")
+
+
+def test_a_file_system_that_harms_is_told(virt: Virt, tmp_path: Path) -> None:
+    """A root on nosuid, nodev, noexec; a tree on a file system of its own."""
+    (tmp_path / "m.toml").write_text('binaries = ["/bin/sh"]\n')
+    virt.good("create", "domain1.com", "-m", str(tmp_path / "m.toml"))
+    root = virt.root
+    mounted("--bind", "-o", "bind,nosuid,nodev,noexec", root, root)
+    try:
+        mounted("-t", "tmpfs", "-o", "mode=755", "apart", root / "domain1.com")
+        found = {one["check"]: one["mend"] for one in listed(virt)}
+        assert {"root-mount", "tree-apart"} <= set(found)
+        mend(virt, found["root-mount"])
+        mend(virt, found["tree-apart"])
+        assert listed(virt) == []
+    finally:
+        subprocess.run(["umount", root], check=True, timeout=10)
+
+
+def test_a_damaged_record_and_an_open_root_are_told(virt: Virt, tmp_path: Path) -> None:
+    """What keeps all other commands from working is a finding here, not a failure."""
+    (tmp_path / "m.toml").write_text('binaries = ["/bin/sh"]\n')
+    for name in ("domain1.com", "domain2.com"):
+        virt.good("create", name, "-m", str(tmp_path / "m.toml"))
+    record = virt.root / ".virt/records/domain1.com.json"
+    text = record.read_bytes()
+    record.write_bytes(text[:40])
+    assert seen(listed(virt)) == [("record-damaged", "domain1.com")]
+    record.write_bytes(text)
+    virt.root.chmod(0o777)
+    (found,) = listed(virt)
+    assert found["check"] == "root-unsafe"
+    mend(virt, found["mend"])
+    assert listed(virt) == []
+
+
+def test_servers_that_do_not_run_are_told(site: Virt) -> None:
+    """Until `virt log serve` and `virt serve` run: what is said to be typed."""
+    done = site("--json", "doctor")
+    found = json.loads(done.out)["data"]["findings"]
+    mends = {one["check"]: one["mend"] for one in found}
+    assert mends == {"log-server": "virt log serve", "serve-not-running": "virt serve"}
+    running = [
+        subprocess.Popen(
+            [VIRT, *words, *more],
+            env=site.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for words, more in ((["log", "serve"], []), (["serve"], ["--log", "stderr"]))
+    ]
+    try:
+        wait_for(lambda: site("--json", "doctor").status == 0)
+        assert json.loads(site("--json", "doctor").out)["data"]["findings"] == []
+    finally:
+        for one in running:
+            one.terminate()
+            one.wait(30)
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if is_so():
+            return
+    pytest.fail("it never came to be")

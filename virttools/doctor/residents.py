@@ -60,7 +60,8 @@ def _added(machine: Machine, tree: Tree, name: str) -> str:
 
 
 def no_passwd(machine: Machine, tree: Tree) -> Iterator[Fault]:
-    if tree.people is None:
+    is_built = any(entry.path == "/etc/passwd" for entry in tree.entries)
+    if tree.people is None and is_built:
         line = "root:x:0:0:root:/root:/bin/sh"
         script = 'echo "$1" >/etc/passwd && chmod 0644 /etc/passwd'
         yield Fault(

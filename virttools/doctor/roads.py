@@ -119,7 +119,11 @@ def unsynced(machine: Machine) -> Iterator[Fault]:
 
 
 def _without(machine: Machine, file: RoutesFile, number: int) -> str:
-    return f"{machine.virt} services sync" if file.is_ours else mending.line(number, "d", file.path)
+    return (
+        f"{machine.virt} services sync"
+        if file.is_ours
+        else mending.line(number, "s/^/#/", file.path)
+    )
 
 
 def inetd_lines(machine: Machine) -> Iterator[Fault]:

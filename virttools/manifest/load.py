@@ -94,6 +94,12 @@ def _toml(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+@lru_cache(maxsize=256)
+def _read(layer: Layer) -> tuple[ParsedLayer, tuple[Problem, ...]]:
+    """A thousand records hold the same profiles: each text is read once."""
+    return parse.read(layer)
+
+
 class _Gathering:
     """The layers met so far, lowest first, and what was wrong with them."""
 
@@ -105,7 +111,7 @@ class _Gathering:
         self.layers: list[Layer] = []
 
     def understood(self, layer: Layer) -> ParsedLayer:
-        parsed, problems = parse.read(layer)
+        parsed, problems = _read(layer)
         self._problems += problems
         return parsed
 
