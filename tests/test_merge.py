@@ -76,6 +76,7 @@ def test_an_item_of_the_same_identity_is_replaced_in_place() -> None:
             '{ name = "a", port = 1, program = "/a" }',
             '{ name = "a", port = 2, program = "/a" }',
         ),
+        ("daemons", '{ name = "a", program = "/a" }', '{ name = "a", program = "/b" }'),
     ],
 )
 def test_what_makes_two_items_the_same(key: str, first: str, second: str) -> None:

@@ -75,6 +75,9 @@ def test_every_counter_is_told() -> None:
         sample("refused_total", **ftp, reason="per_source"): 12,
         sample("runs_total", command="queue", domain="domain1.com"): 7,
         sample("failed_runs_total", command="queue", domain="domain2.com"): 2,
+        sample("daemon_up", daemon="nginx", domain="domain1.com"): 1,
+        sample("daemon_up", daemon="nginx", domain="domain2.com"): 0,
+        sample("daemon_restarts_total", daemon="nginx", domain="domain1.com"): 2,
     }
     assert {key: found[key] for key in expected} == expected
 

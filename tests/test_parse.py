@@ -10,6 +10,7 @@ from virttools.errors import ManifestError
 from virttools.manifest import keys, parse
 from virttools.manifest.model import (
     Binary,
+    Daemon,
     Device,
     Directory,
     File,
@@ -24,6 +25,7 @@ from virttools.manifest.model import (
     ProbeKind,
     Rate,
     ResourceLimit,
+    Restart,
     Service,
     Symlink,
     Template,
@@ -108,7 +110,7 @@ def test_every_key_is_read() -> None:
                 anonymous=True,
                 path="/index.html",
                 expect="works",
-                origin=at(101),
+                origin=at(116),
             )
         ],
         "hooks": [Hook("built", ("/usr/local/sbin/site-hook", "arg"), at(23))],
@@ -180,6 +182,24 @@ def test_every_key_is_read() -> None:
                 wait=True,
             ),
         ],
+        "daemons": [
+            Daemon(
+                "web",
+                "/usr/sbin/nginx",
+                ("-g", "daemon off;"),
+                "bob",
+                ("www",),
+                Isolation.CHROOT,
+                Restart.ON_FAILURE,
+                300,
+                "SIGQUIT",
+                30,
+                (8080, 8443),
+                5,
+                (ResourceLimit("files", 1024),),
+                at(66),
+            )
+        ],
         "users": [
             User(
                 "bob",
@@ -191,7 +211,7 @@ def test_every_key_is_read() -> None:
                 "/bin/bash",
                 "$6$salt$hash",
                 create_home=True,
-                origin=at(66),
+                origin=at(81),
             )
         ],
         "etc.skeleton": ["hosts", "passwd"],
@@ -210,17 +230,17 @@ def test_every_key_is_read() -> None:
         "link": (LinkMode.COPY, 3),
         "devlog": ("shared", 4),
         "uid_base": (100000, 5),
-        "etc.hostname": ("www", 74),
-        "etc.timezone": ("Europe/Paris", 75),
-        "etc.motd": ("two\nlines", 78),
-        "home.layout": ("letters", 81),
-        "home.mode": (0o700, 82),
-        "image.entrypoint": (("/usr/sbin/httpd", "-f", "-f"), 89),
-        "image.cmd": (("-h", "/var/www"), 90),
-        "image.user": ("bob:www", 92),
-        "image.workdir": (PurePosixPath("/var/www"), 93),
-        "image.stop_signal": ("SIGQUIT", 98),
-        "image.layers": ("profile", 99),
+        "etc.hostname": ("www", 89),
+        "etc.timezone": ("Europe/Paris", 90),
+        "etc.motd": ("two\nlines", 93),
+        "home.layout": ("letters", 96),
+        "home.mode": (0o700, 97),
+        "image.entrypoint": (("/usr/sbin/httpd", "-f", "-f"), 104),
+        "image.cmd": (("-h", "/var/www"), 105),
+        "image.user": ("bob:www", 107),
+        "image.workdir": (PurePosixPath("/var/www"), 108),
+        "image.stop_signal": ("SIGQUIT", 113),
+        "image.layers": ("profile", 114),
     }
     assert {*found, *scalars} == {*keys.plain(), *parsed_lists()}
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virttools.serve import status
-from virttools.serve.status import Periodic, Served, Status
+from virttools.serve.status import Periodic, Running, Served, Status
 
 WHOLE = Status(
     version="0.1.0",
@@ -33,6 +33,18 @@ WHOLE = Status(
     periodic=(
         Periodic(command="queue", domain="domain1.com", every=3600, runs=7, is_running=True),
         Periodic(command="queue", domain="domain2.com", every=90, runs=2, failed=2),
+    ),
+    daemons=(
+        Running(
+            daemon="nginx",
+            domain="domain1.com",
+            state="running",
+            pid=99,
+            since=1000,
+            restarts=2,
+            last="was killed by signal 9",
+        ),
+        Running(daemon="nginx", domain="domain2.com", state="waiting"),
     ),
 )
 
@@ -78,6 +90,11 @@ def test_lines_are_these() -> None:
         ("queue", "domain1.com", "3600s", "7", "0", "running"),
         ("queue", "domain2.com", "90s", "2", "2", "waiting"),
     ]
+    assert status.daemon_rows(WHOLE, 1063.5) == [
+        ("nginx", "domain1.com", "running", "99", "63s", "2", "was killed by signal 9"),
+        ("nginx", "domain2.com", "waiting", "-", "-", "0", "-"),
+    ]
+    assert {len(row) for row in status.daemon_rows(WHOLE, 0)} == {len(status.DAEMON_HEADING)}
     assert {len(row) for row in status.rows(WHOLE)} == {len(status.HEADING)}
     assert {len(row) for row in status.periodic_rows(WHOLE)} == {len(status.PERIODIC_HEADING)}
 
@@ -92,7 +109,7 @@ def test_the_keys_of_the_document_are_a_promise() -> None:
     document = WHOLE.document()
     assert set(document) == {
         "version", "pid", "uptime", "spawners", "reloads", "failed_reloads", "unrouted", "lost",
-        "served", "periodic", "live",
+        "served", "periodic", "daemons", "live",
     }  # fmt: skip
     assert document["served"][0] == {
         "service": "ftp",

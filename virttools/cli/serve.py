@@ -4,6 +4,7 @@ import _socket
 import marshal
 import os
 import sys
+import time
 
 from virttools import __version__, settings
 from virttools.errors import Busy, NeedsPrivilege, UnknownDomain, UsageError
@@ -11,7 +12,7 @@ from virttools.errors import Busy, NeedsPrivilege, UnknownDomain, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from virttools.serve.board import Board
-    from virttools.serve.status import Status
+    from virttools.serve.status import Running, Status
     from virttools.settings import Settings
 
 HELP = """\
@@ -69,7 +70,9 @@ def main(words: list[str], *, root: str | None, as_json: bool) -> int:
         board = _board(here, options)
         for note in board.notes:
             sys.stderr.write(f"{note}\n")
-        sys.stdout.write(f"{len(board.endpoints)} endpoints, {len(board.targets)} services\n")
+        daemons = f", {len(board.daemons)} daemons" if board.daemons else ""
+        counts = f"{len(board.endpoints)} endpoints, {len(board.targets)} services{daemons}"
+        sys.stdout.write(f"{counts}\n")
         return 1 if board.notes else 0
     return _serve(here, options, words)
 
@@ -189,6 +192,8 @@ def _tell(here: "Settings", options: Options, *, as_json: bool) -> int:
     output.table(status.HEADING, status.rows(found))
     if found.periodic:
         output.table(status.PERIODIC_HEADING, status.periodic_rows(found))
+    if found.daemons:
+        output.table(status.DAEMON_HEADING, status.daemon_rows(found, time.time()))
     return 0
 
 
@@ -218,10 +223,27 @@ def _ask(path: str) -> bytes | None:
         os.close(folder_fd)
 
 
+def _read_daemon(
+    name: str, domain: str, state: str, pid: int, up: float, restarts: int, last: str
+) -> "Running":
+    from virttools.serve import status
+
+    since = int(time.time() - up) if up else 0
+    return status.Running(
+        daemon=name,
+        domain=domain,
+        state=state,
+        pid=pid,
+        since=since,
+        restarts=restarts,
+        last=last,
+    )
+
+
 def _read_status(told: bytes) -> "Status":
     from virttools.serve import ledger, status
 
-    pid, uptime, spawners, counts, rows = marshal.loads(told)  # noqa: S302  root's own socket
+    pid, uptime, spawners, counts, rows, fleet = marshal.loads(told)  # noqa: S302  root's own socket
     served, periodic = [], []
     for service, domain, every, places, row in rows:
         refused = dict(zip(ledger.REASONS, row[ledger.REFUSED :], strict=False))
@@ -258,4 +280,5 @@ def _read_status(told: bytes) -> "Status":
         unrouted=counts[2],
         served=tuple(served),
         periodic=tuple(periodic),
+        daemons=tuple(_read_daemon(*row) for row in fleet),
     )

@@ -49,7 +49,7 @@ def _target(service: Service) -> Target:
         env=environment.build(dict(os.environb), account, []),
         ids=ids,
         nice=service.nice,
-        rlimits=rlimits(service),
+        rlimits=rlimits(service.rlimits),
         timeout=service.timeout or 0,
         every=service.every or 0,
     )

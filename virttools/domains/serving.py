@@ -3,16 +3,18 @@
 import json
 import os
 import resource
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from virttools.enter import accounts, environment, inside, program
 from virttools.enter.accounts import Account
 from virttools.errors import ConfigError, VirtError
+from virttools.manifest import model
 from virttools.manifest.load import reload
-from virttools.manifest.model import Layer, Manifest, Service
+from virttools.manifest.model import Layer, Manifest, ResourceLimit, Service
 from virttools.serve import admission, inetdconf, internal, routes
-from virttools.serve.board import Board, Endpoint, Ids, Place, Target
+from virttools.serve.board import Board, Daemon, Endpoint, Ids, Place, Target
 from virttools.serve.routes import Routes
 from virttools.tree.root import open_root, record_file
 
@@ -25,6 +27,7 @@ class _Drawing:
     """A board while it is drawn."""
 
     targets: list[Target] = field(default_factory=list)
+    daemons: list[Daemon] = field(default_factory=list)
     endpoints: dict[tuple[str, str, int], Endpoint] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -33,7 +36,12 @@ class _Drawing:
         return len(self.targets) - 1
 
     def board(self) -> Board:
-        return Board(tuple(self.targets), tuple(self.endpoints.values()), tuple(self.notes))
+        return Board(
+            tuple(self.targets),
+            tuple(self.endpoints.values()),
+            tuple(self.notes),
+            tuple(self.daemons),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ def declared(root_path: str) -> Board:
         for name in root.domains():
             try:
                 manifest = _manifest(root.records_fd, name)
-                if manifest.services:
+                if manifest.services or manifest.daemons:
                     found += _draw(drawing, root_path, name, manifest)
             except (OSError, VirtError) as error:
                 drawing.notes.append(f"{name} is not served: {error}")
@@ -86,9 +94,15 @@ def _draw(
 ) -> list[tuple[Service, int, tuple[str, ...]]]:
     tree_fd = inside.open_tree(root_path, name)
     found = []
+    hostname = manifest.etc.hostname or name
     try:
+        for daemon in manifest.daemons:
+            place = _place(f"{root_path}/{name}", tree_fd, str(daemon.isolation), hostname)
+            try:
+                drawing.daemons.append(_daemon(_read_tree(place, tree_fd), daemon))
+            except VirtError as error:
+                drawing.notes.append(f"{daemon.name} of {name} does not run: {error}")
         for service in manifest.services:
-            hostname = manifest.etc.hostname or name
             place = _place(f"{root_path}/{name}", tree_fd, str(service.isolation), hostname)
             try:
                 target = _target(_read_tree(place, tree_fd), service)
@@ -140,7 +154,7 @@ def _target(tree: _Tree, service: Service) -> Target:
         ids=ids,
         limits=admission.declared(service),
         nice=service.nice,
-        rlimits=rlimits(service),
+        rlimits=rlimits(service.rlimits),
         timeout=service.timeout or 0,
         every=service.every or 0,
         banner=_banner(tree, service),
@@ -150,14 +164,33 @@ def _target(tree: _Tree, service: Service) -> Target:
     )
 
 
-def rlimits(service: Service) -> tuple[tuple[int, int], ...]:
+def _daemon(tree: _Tree, daemon: model.Daemon) -> Daemon:
+    account, ids = _account(tree, daemon.user, daemon.groups)
+    return Daemon(
+        daemon.name,
+        tree.place,
+        path=_program(tree, daemon.program),
+        argv=tuple(os.fsencode(word) for word in (daemon.program, *daemon.args)),
+        env=environment.build({}, account, []),
+        ids=ids,
+        nice=daemon.nice,
+        rlimits=rlimits(daemon.rlimits),
+        restart=str(daemon.restart),
+        backoff=daemon.backoff,
+        stop_signal=int(signal.Signals[daemon.stop_signal]),
+        stop_seconds=daemon.stop_timeout,
+        ports=daemon.ports,
+    )
+
+
+def rlimits(declared: Sequence[ResourceLimit]) -> tuple[tuple[int, int], ...]:
     """As setrlimit(2) takes them."""
     return tuple(
         (
             getattr(resource, f"RLIMIT_{_RESOURCES.get(one.resource, one.resource).upper()}"),
             resource.RLIM_INFINITY if one.value is None else one.value,
         )
-        for one in service.rlimits
+        for one in declared
     )
 
 

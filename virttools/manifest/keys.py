@@ -294,6 +294,30 @@ _PROBES = Items(
     "how a client shows that a service works",
     identity=lambda probe: str(probe.service),
 )
+# What asks a program to end, by one name or another: SIGWINCH is the gentle one of apache, SIGQUIT of nginx.
+_STOP_SIGNALS = (
+    "SIGTERM", "SIGQUIT", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL",
+)  # fmt: skip
+_DAEMONS = Items(
+    model.Daemon,
+    {
+        "name": Field(forms.SERVICE, required=True),
+        "program": Field(forms.PROGRAM_PATH, required=True),
+        "args": Field(forms.ARGUMENT, default=(), many=True),
+        "user": Field(forms.ACCOUNT, default="root"),
+        "groups": Field(forms.ACCOUNT, default=(), many=True),
+        "isolation": Field(forms.closed(model.Isolation), default=model.Isolation.NAMESPACE),
+        "restart": Field(forms.closed(model.Restart), default=model.Restart.ALWAYS),
+        "backoff": Field(forms.DURATION, default=60),
+        "stop_signal": Field(forms.closed(_STOP_SIGNALS), default="SIGTERM"),
+        "stop_timeout": Field(forms.DURATION, default=10),
+        "ports": Field(forms.PORT, default=(), many=True),
+        "nice": Field(forms.number(-20, 19), default=0),
+        "rlimits": Field(forms.RESOURCE_LIMIT, default=(), many=True),
+    },
+    "programs that run all the time and listen by themselves",
+    identity=lambda daemon: str(daemon.name),
+)
 _HOOKS = Items(
     model.Hook,
     {
@@ -384,6 +408,7 @@ TOP: Mapping[str, Key] = {
     "setuid": Words(forms.TREE_PATH, "paths whose set-id bits stay"),
     "hooks": _HOOKS,
     "services": _SERVICES,
+    "daemons": _DAEMONS,
     "probes": _PROBES,
     "etc": _ETC,
     "home": _HOME,

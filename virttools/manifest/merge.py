@@ -8,7 +8,7 @@ from virttools.errors import ManifestError, Problem
 from virttools.manifest import keys
 from virttools.manifest.forms import nearest
 from virttools.manifest.keys import OPERATIONS, PROFILES, Section
-from virttools.manifest.model import Group, Manifest, Origin, Probe, Scrub, Service, User
+from virttools.manifest.model import Daemon, Group, Manifest, Origin, Probe, Scrub, Service, User
 from virttools.manifest.names import quoted
 from virttools.manifest.parse import Entries, Item, ParsedLayer, count
 
@@ -54,13 +54,20 @@ def conflicts(whole: ParsedLayer) -> tuple[Problem, ...]:
     users: list[User] = [item.value for item in whole.items("users")]
     groups: list[Group] = [item.value for item in whole.items("groups")]
     services: list[Service] = [item.value for item in whole.items("services")]
+    daemons: list[Daemon] = [item.value for item in whole.items("daemons")]
+    ports = [(_port(it), it.name, it.origin) for it in services]
+    ports += [(f"{port}/tcp", it.name, it.origin) for it in daemons for port in it.ports]
     found = [
         *_unknown_groups(users, groups),
         *_unknown_members(users, groups),
         *_shared("uid", [(user.uid, user.name, user.origin) for user in users]),
         *_shared("gid", [(group.gid, group.name, group.origin) for group in groups]),
-        *_shared("port", [(_port(it), it.name, it.origin) for it in services]),
-        *_untold_services(services, [item.value for item in whole.items("probes")]),
+        *_shared("port", ports),
+        *_namesakes(services, daemons),
+        *_untold_services(
+            [*(it.name for it in services), *(it.name for it in daemons)],
+            [item.value for item in whole.items("probes")],
+        ),
         *_foreign_addresses(services, [item.value for item in whole.items("addresses")]),
     ]
     return tuple(sorted(found, key=lambda problem: (problem.file, problem.line)))
@@ -87,8 +94,7 @@ def _unknown_members(users: Sequence[User], groups: Sequence[Group]) -> list[Pro
     ]
 
 
-def _untold_services(services: Sequence[Service], probes: Sequence[Probe]) -> list[Problem]:
-    known = [service.name for service in services]
+def _untold_services(known: list[str], probes: Sequence[Probe]) -> list[Problem]:
     return [
         _undeclared(probe.origin, "a probe tries the service", probe.service, known or ["none"])
         for probe in probes
@@ -105,6 +111,21 @@ def _foreign_addresses(services: Sequence[Service], addresses: list[str]) -> lis
         for it in services
         for address in it.bind
         if address not in addresses
+    ]
+
+
+def _namesakes(services: Sequence[Service], daemons: Sequence[Daemon]) -> list[Problem]:
+    """Who asks for one by its name must not get the other."""
+    places = {service.name: service.origin for service in services}
+    return [
+        Problem(
+            it.origin.file,
+            it.origin.line,
+            f"daemon {quoted(it.name)} has the name of a service ({places[it.name]}),"
+            " allowed: one of its own",
+        )
+        for it in daemons
+        if it.name in places
     ]
 
 

@@ -47,6 +47,14 @@ class ProbeKind(StrEnum):
     POPPASS = "poppass"
 
 
+class Restart(StrEnum):
+    """When a daemon that has ended is started again."""
+
+    ALWAYS = "always"
+    ON_FAILURE = "on-failure"
+    NO = "no"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Origin:
     """The line that asked for something: `file` as shown to a user, `line` from 1 (0: a command-line option)."""
@@ -249,6 +257,30 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Daemon:
+    """A program that runs all the time, in the foreground, and listens by itself.
+
+    backoff: the longest wait before a restart, stop_timeout: from the stop signal to SIGKILL, both in
+    seconds. ports: those it answers on, for whoever wants to know; nobody opens them for it.
+    """
+
+    name: str
+    program: str
+    args: tuple[str, ...]
+    user: str
+    groups: tuple[str, ...]
+    isolation: Isolation
+    restart: Restart
+    backoff: int
+    stop_signal: str
+    stop_timeout: int
+    ports: tuple[int, ...]
+    nice: int
+    rlimits: tuple[ResourceLimit, ...]
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
 class Etc:
     """The skeleton of /etc: which files are written, and what they say.
 
@@ -326,6 +358,7 @@ class Manifest:
     users: tuple[User, ...] = ()
     groups: tuple[Group, ...] = ()
     services: tuple[Service, ...] = ()
+    daemons: tuple[Daemon, ...] = ()
     probes: tuple[Probe, ...] = ()
     hooks: tuple[Hook, ...] = ()
     setuid: tuple[PurePosixPath, ...] = ()

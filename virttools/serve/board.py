@@ -151,17 +151,78 @@ class Endpoint:
         return f"{self.kind} {host}:{self.port}"
 
 
+class Daemon:
+    """A program of a domain that runs all the time: who it runs as, how it is started anew and ended.
+
+    ids, rlimits: as of a Target; backoff, stop_seconds: the longest wait before a restart, and from
+    stop_signal to SIGKILL. ports: for who asks, nobody opens them.
+    """
+
+    __slots__ = (
+        "argv", "backoff", "env", "ids", "name", "nice", "path", "place", "ports", "restart", "rlimits",
+        "stop_seconds", "stop_signal",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        *,
+        path: bytes,
+        argv: tuple[bytes, ...],
+        env: dict[bytes, bytes],
+        ids: Ids | None = None,
+        nice: int = 0,
+        rlimits: tuple[tuple[int, int], ...] = (),
+        restart: str = "always",
+        backoff: int = 60,
+        stop_signal: int = 15,
+        stop_seconds: int = 10,
+        ports: tuple[int, ...] = (),
+    ) -> None:
+        self.name = name
+        self.place = place
+        self.path = path
+        self.argv = argv
+        self.env = env
+        self.ids = ids
+        self.nice = nice
+        self.rlimits = rlimits
+        self.restart = restart
+        self.backoff = backoff
+        self.stop_signal = stop_signal
+        self.stop_seconds = stop_seconds
+        self.ports = ports
+
+    def key(self) -> tuple[str, str]:
+        """Which it is: of a domain, by its name."""
+        return (self.place.domain, self.name)
+
+    def likeness(self) -> str:
+        """What must be the same for one that runs to be left alone."""
+        ids = None if self.ids is None else (self.ids.uid, self.ids.gid, self.ids.groups)
+        env = sorted(self.env.items())
+        return repr(
+            (
+                self.place.key(), self.place.isolation, self.path, self.argv, env, ids, self.nice,
+                self.rlimits, self.restart, self.backoff, self.stop_signal, self.stop_seconds,
+            )
+        )  # fmt: skip
+
+
 class Board:
     """Everything that is served. notes: what is worth a line in the log, such as a domain left out."""
 
-    __slots__ = ("endpoints", "notes", "targets")
+    __slots__ = ("daemons", "endpoints", "notes", "targets")
 
     def __init__(
         self,
         targets: tuple[Target, ...] = (),
         endpoints: tuple[Endpoint, ...] = (),
         notes: tuple[str, ...] = (),
+        daemons: tuple[Daemon, ...] = (),
     ) -> None:
+        self.daemons = daemons
         self.targets = targets
         self.endpoints = endpoints
         self.notes = notes

@@ -199,7 +199,8 @@ class Children:
         if not any(one.is_draining and not one.is_stopped for one in self.all.values()):
             self._held.close_unused()
 
-    def reap(self) -> None:
+    def reap(self, bury_other: "Callable[[int], object]") -> None:
+        """Bury what has ended; who is none of ours is somebody else's."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -209,6 +210,7 @@ class Children:
                 return
             child = self.all.pop(pid, None)
             if child is None:
+                bury_other(pid)
                 continue
             self._forget(child)
             if child.is_ready and not child.is_draining:

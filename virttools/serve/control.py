@@ -6,6 +6,7 @@ import os
 import time
 
 from virttools.serve import ledger
+from virttools.serve.daemons import Fleet
 from virttools.serve.holdings import Holdings
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY
@@ -45,7 +46,9 @@ def answer(control: _socket.socket, text: bytes) -> None:
         connection.close()
 
 
-def report(held: Holdings, pids: list[int], started: float, reloads: tuple[int, int]) -> bytes:
+def report(
+    held: Holdings, fleet: Fleet, pids: list[int], started: float, reloads: tuple[int, int]
+) -> bytes:
     """What happens now, in a form that `virt serve --status` puts into words."""
     rows = held.assign()
     places: dict[int, list[str]] = {}
@@ -69,6 +72,7 @@ def report(held: Holdings, pids: list[int], started: float, reloads: tuple[int, 
                 )
                 for at, (target, row) in enumerate(zip(held.board.targets, rows, strict=False))
             ],
+            fleet.rows(),
         )
     )
 

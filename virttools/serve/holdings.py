@@ -95,4 +95,5 @@ class Holdings:
 
     def __str__(self) -> str:
         count = len({target.place.domain for target in self.board.targets if target.place.domain})
-        return f"{len(self.board.endpoints)} endpoints, {count} domains"
+        daemons = f", {len(self.board.daemons)} daemons" if self.board.daemons else ""
+        return f"{len(self.board.endpoints)} endpoints, {count} domains{daemons}"

@@ -59,7 +59,16 @@ def text(status: Status) -> str:
         "Periodic runs that failed.",
         [(of, it.failed) for of, it in jobs],
     )
+    _add_daemons(lines, status)
     return "".join(line + "\n" for line in lines)
+
+
+def _add_daemons(lines: list[str], status: Status) -> None:
+    of = [((("daemon", it.daemon), ("domain", it.domain)), it) for it in status.daemons]
+    up = [(labels, int(it.state == "running")) for labels, it in of]
+    _add(lines, "daemon_up", "gauge", "Whether a daemon runs.", up)
+    starts = [(labels, it.restarts) for labels, it in of]
+    _add(lines, "daemon_restarts_total", "counter", "Restarts of a daemon.", starts)
 
 
 def _add(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 HEADING = ("service", "domain", "listens on", "live", "served", "failed", "refused")
+DAEMON_HEADING = ("daemon", "domain", "state", "pid", "up", "restarts", "last end")
 PERIODIC_HEADING = ("command", "domain", "every", "runs", "failed", "state")
 
 
@@ -37,6 +38,22 @@ class Periodic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A daemon of a domain. state: running, waiting for its restart, stopping, or ended for good.
+
+    pid: 0 where it does not run; since: when it was started, in seconds of the epoch; last: how it ended.
+    """
+
+    daemon: str
+    domain: str
+    state: str
+    pid: int = 0
+    since: int = 0
+    restarts: int = 0
+    last: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """The whole. unrouted: connections to an address that has no domain; lost: log lines that could not be sent."""
 
@@ -50,6 +67,7 @@ class Status:
     lost: int = 0
     served: tuple[Served, ...] = ()
     periodic: tuple[Periodic, ...] = ()
+    daemons: tuple[Running, ...] = ()
 
     def live(self) -> dict[str, int]:
         """The connections that each domain has now, over all its services."""
@@ -73,6 +91,7 @@ def read(document: dict[str, Any]) -> Status:
         plain = {field.name: document[field.name] for field in fields(Status)}
         plain["served"] = tuple(_served(row) for row in plain["served"])
         plain["periodic"] = tuple(Periodic(**row) for row in plain["periodic"])
+        plain["daemons"] = tuple(Running(**row) for row in plain["daemons"])
         return Status(**plain)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a status of this version: {error}") from error
@@ -117,4 +136,20 @@ def periodic_rows(status: Status) -> list[tuple[str, ...]]:
             "running" if one.is_running else "waiting",
         )
         for one in status.periodic
+    ]
+
+
+def daemon_rows(status: Status, now: float) -> list[tuple[str, ...]]:
+    """A line for each daemon, under DAEMON_HEADING."""
+    return [
+        (
+            one.daemon,
+            one.domain,
+            one.state,
+            str(one.pid or "-"),
+            f"{max(0, int(now) - one.since)}s" if one.since else "-",
+            str(one.restarts),
+            one.last or "-",
+        )
+        for one in status.daemons
     ]

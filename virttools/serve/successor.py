@@ -7,6 +7,7 @@ import sys
 
 from virttools import linux
 from virttools.serve.children import Children
+from virttools.serve.daemons import Fleet
 from virttools.serve.holdings import Holdings
 from virttools.serve.ledger import Ledger
 
@@ -15,7 +16,9 @@ Counts = tuple[float, int, int]
 """When the server started, reloads, failed reloads."""
 
 
-def leave(held: Holdings, children: Children, control: _socket.socket, counts: Counts) -> int:
+def leave(
+    held: Holdings, children: Children, fleet: Fleet, control: _socket.socket, counts: Counts
+) -> int:
     """A descriptor of what a successor needs, in memory; every descriptor it names is left open for it."""
     state_fd = os.memfd_create("virt-serve-state", 0)
     state = {
@@ -33,16 +36,23 @@ def leave(held: Holdings, children: Children, control: _socket.socket, counts: C
             )
             for child in children.all.values()
         ],
+        "daemons": fleet.state(),
         "control": control.fileno(),
         "counts": counts,
     }
     os.write(state_fd, _pickle.dumps(state))
-    for fd in (state_fd, control.fileno(), *held.descriptors(), *children.by_control()):
+    for fd in (
+        state_fd,
+        control.fileno(),
+        *held.descriptors(),
+        *children.by_control(),
+        *fleet.controls(),
+    ):
         os.set_inheritable(fd, True)
     return state_fd
 
 
-def take(held: Holdings, children: Children) -> tuple[_socket.socket, Counts] | None:
+def take(held: Holdings, children: Children, fleet: Fleet) -> tuple[_socket.socket, Counts] | None:
     """Take what a predecessor in this process left; None: there was none."""
     number = os.environ.pop(STATE, "")
     if not number:
@@ -57,6 +67,7 @@ def take(held: Holdings, children: Children) -> tuple[_socket.socket, Counts] | 
     for pid, fd, is_waiting, is_draining, is_stopped in state["children"]:
         child = children.add(pid, _socket.socket(fileno=fd), is_waiting=is_waiting)
         child.is_ready, child.is_draining, child.is_stopped = True, is_draining, is_stopped
+    fleet.take(state.get("daemons", []))  # one that knew of none left none
     linux.close_range_cloexec(3)
     counts: Counts = state["counts"]
     return _socket.socket(fileno=state["control"]), counts

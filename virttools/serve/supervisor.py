@@ -10,6 +10,7 @@ from virttools import linux
 from virttools.errors import VirtError
 from virttools.serve import control, loading, successor
 from virttools.serve.children import REPLACE, SIGNALS, Children
+from virttools.serve.daemons import Fleet
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import ERROR, INFO, NOTICE, WARNING, Journal
 from virttools.serve.notify import Notifier
@@ -62,6 +63,7 @@ class Supervisor:
         self._poll = select.poll()
         self._asked: list[int] = []
         self._children = Children(self._held, self._poll, self._asked.append)
+        self._fleet = Fleet(self._poll, settings.journal)
         self._control: _socket.socket
         self._notifier = Notifier(os.environ)
         self._started = time.monotonic()
@@ -82,7 +84,8 @@ class Supervisor:
         self._notifier.ready(str(self._held))
         self._journal.write(INFO, f"ready: {self._held}")
         while True:
-            self._wait(0.0 if self._asked else None)
+            self._wait(0.0 if self._asked else self._fleet.patience())
+            self._fleet.tend(time.monotonic())
             for number in self._take_asked():
                 if number in (_signal.SIGTERM, _signal.SIGINT):
                     return self._end()
@@ -95,7 +98,7 @@ class Supervisor:
 
     def _begin(self) -> None:
         """With what a predecessor left, or with nothing."""
-        left = successor.take(self._held, self._children)
+        left = successor.take(self._held, self._children, self._fleet)
         if left is None:
             self._held.begin()
             self._control = control.open_at(self._settings.control)
@@ -113,21 +116,24 @@ class Supervisor:
     def _wait(self, seconds: float | None) -> None:
         """Sleep until something happens, and attend to what is not a request by signal."""
         self._journal.flush()
-        wait = None if seconds is None else max(0, int(seconds * 1000))
+        wait = None if seconds is None else max(0, int(seconds * 1000) + (seconds > 0))
         children = self._children.by_control()
         for fd, _ in self._poll.poll(wait):
             if fd == self._wake_fd:
                 os.read(fd, 4096)
-                self._children.reap()
+                self._children.reap(self._fleet.reap)
             elif fd == self._control.fileno():
                 self._tell_status()
             elif fd in children:
                 self._children.hear(children[fd])
+            elif self._fleet.has(fd):
+                self._fleet.hear(fd)
 
     def _tell_status(self) -> None:
         pids = [child.pid for child in self._children.serving()]
         reloads = (self._reloads, self._failed_reloads)
-        control.answer(self._control, control.report(self._held, pids, self._started, reloads))
+        text = control.report(self._held, self._fleet, pids, self._started, reloads)
+        control.answer(self._control, text)
 
     # ---- what is served
 
@@ -162,6 +168,7 @@ class Supervisor:
             raise
         finally:
             self._children.release()
+        self._fleet.want(loaded.board.daemons)
 
     def _renew(self) -> None:
         """Start spawners for the board, and only when they accept have the old ones drain."""
@@ -197,6 +204,7 @@ class Supervisor:
         self._journal.write(NOTICE, "draining")
         for child in children.serving():
             children.drain(child)
+        self._fleet.stop()
         deadline = time.monotonic() + self._settings.drain_seconds
         while children.all and time.monotonic() < deadline:
             self._wait(deadline - time.monotonic())
@@ -204,8 +212,10 @@ class Supervisor:
                 break
         for child in children.all.values():
             os.kill(child.pid, _signal.SIGKILL)
-        while children.all:
+        while children.all or not self._fleet.is_over():  # a daemon has its own time
             self._wait(1.0)
+            if {_signal.SIGTERM, _signal.SIGINT} & set(self._take_asked()):
+                self._fleet.kill()
         if self._settings.control:
             control.remove(self._settings.control)
         self._journal.write(NOTICE, "ended")
@@ -223,7 +233,7 @@ class Supervisor:
             )
             return
         counts = (self._started, self._reloads, self._failed_reloads)
-        state_fd = successor.leave(self._held, self._children, self._control, counts)
+        state_fd = successor.leave(self._held, self._children, self._fleet, self._control, counts)
         environ = {**os.environ, **self._notifier.environment(), successor.STATE: str(state_fd)}
         self._journal.flush()
         for number in SIGNALS:  # between the two, none may end us

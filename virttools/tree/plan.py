@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from virttools.errors import ManifestError, Problem
 from virttools.host.facts import Facts, HostEntry, Kind, Why
-from virttools.manifest.model import Isolation, LinkMode, Manifest, Origin
+from virttools.manifest.model import Daemon, Isolation, LinkMode, Manifest, Origin, Service
 from virttools.tree import skeleton
 from virttools.tree.accounts import Accounts, number
 from virttools.tree.actions import (
@@ -322,9 +322,9 @@ def _sharing(manifest: Manifest) -> bool:
     """Whether files may share inodes with other trees: root in a plain chroot could write them."""
     if manifest.link is LinkMode.HARD:
         return True
+    programs: tuple[Service | Daemon, ...] = (*manifest.services, *manifest.daemons)
     return manifest.link is LinkMode.AUTO and not any(
-        service.isolation is Isolation.CHROOT and service.user == "root"
-        for service in manifest.services
+        one.isolation is Isolation.CHROOT and one.user == "root" for one in programs
     )
 
 

@@ -1,0 +1,264 @@
+"""Daemons of domains under the real server: started, watched, started anew, ended, kept over an upgrade."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.calls import Virt
+from tests.system.server import Server, serving, until
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+DAEMON = r"""
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+static void end(int number) { _exit(number == SIGTERM ? 0 : 7); }
+int main(int argc, char **argv) {
+    char host[256] = "";
+    const char *what = argv[1];
+    struct rlimit files;
+    FILE *out;
+    if (!strcmp(what, "die")) {
+        fprintf(stderr, "no configuration\n");
+        return 3;
+    }
+    if (!strcmp(what, "background") && fork()) return 0;
+    signal(SIGTERM, strcmp(what, "deaf") ? end : SIG_IGN);
+    signal(SIGQUIT, end);
+    if (!strcmp(what, "orphan") && !fork()) {
+        if (!fork()) _exit(0);  /* whose parent ends first */
+        _exit(0);
+    }
+    gethostname(host, sizeof host);
+    getrlimit(RLIMIT_NOFILE, &files);
+    out = fopen("/ticks/daemons", "a");
+    fprintf(out, "%s %s pid=%d sid=%d uid=%d nice=%d files=%ld env=%s\n", what, host, (int)getpid(),
+            (int)getsid(0), (int)getuid(), getpriority(PRIO_PROCESS, 0), (long)files.rlim_cur,
+            getenv("SECRET") ? "leaks" : "clean");
+    fclose(out);
+    printf("here I am\n");
+    fflush(stdout);
+    for (;;) pause();
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("daemon") / "daemon"
+    subprocess.run(
+        ["gcc", "-static", "-O1", "-w", "-x", "c", "-o", str(target), "-"],
+        input=DAEMON,
+        text=True,
+        check=True,
+    )
+    return target
+
+
+@pytest.fixture
+def virt(tmp_path: Path) -> Iterator[Virt]:
+    root = tmp_path / "virtual"
+    root.mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    found = Virt(root)
+    yield found
+    for name in found("list").out.splitlines():
+        found("remove", "--yes", name.split("\t")[0])
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def daemon(name: str, word: str, *more: str) -> str:
+    return "\n".join(["[[daemons]]", f'name = "{name}"', f'args = ["{word}"]', *more])
+
+
+def domain(virt: Virt, name: str, program: Path, *tables: str) -> None:
+    manifest = virt.root.parent / f"{name}.toml"
+    text = "".join(f'{table}\nprogram = "/bin/daemon"\n' for table in tables)
+    manifest.write_text(
+        "profiles = []\n"
+        f'files = [{{ from = "{program}", to = "/bin/daemon", mode = 0o755 }}]\n'
+        'users = [{ name = "bob", uid = 1234 }]\n'
+        'directories = [{ path = "/ticks", mode = 0o777 }]\n'
+        '[etc]\nskeleton = ["passwd", "group"]\n' + text
+    )
+    virt.good("create", "--yes", name, "-m", str(manifest))
+
+
+def declare(virt: Virt, name: str, *tables: str) -> None:
+    """Have a record say other daemons than it was built with, as a later build would."""
+    import json
+
+    file = virt.root / ".virt/records" / f"{name}.json"
+    head, _, rest = file.read_text().partition("\n")
+    whole = json.loads(head + "]}")
+    text = whole["layers"][-1]["text"]
+    kept = text.partition("[[daemons]]")[0]
+    more = "".join(f'{table}\nprogram = "/bin/daemon"\n' for table in tables)
+    whole["layers"][-1]["text"] = kept + more
+    written = json.dumps(whole)
+    assert written.endswith("]}")
+    file.write_text(written[:-2] + "\n" + rest)
+
+
+def fleet(server: Server) -> dict[str, Any]:
+    return {f"{one['domain']} {one['daemon']}": one for one in server.status()["daemons"]}
+
+
+def running(server: Server, *names: str) -> dict[str, int]:
+    """The pids of these, once all of them run."""
+    found: dict[str, Any] = {}
+
+    def are_there() -> bool:
+        found.update(fleet(server))
+        return all(
+            found.get(name, {}).get("state") == "running" and found[name]["pid"] for name in names
+        )
+
+    until(are_there, f"{names} in {found}")
+    return {name: found[name]["pid"] for name in names}
+
+
+def said(virt: Virt, name: str) -> list[str]:
+    file = virt.tree(name) / "ticks/daemons"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_a_daemon_runs_inside_as_declared(virt: Virt, program: Path, tmp_path: Path) -> None:
+    """Contained, with its user, limits and a clean environment; TERM ends it; what it says is not the server's."""
+    limits = ('user = "bob"', "nice = 3", 'rlimits = ["files=77"]')
+    domain(virt, "one.test", program, daemon("web", "stay", *limits), daemon("pile", "orphan"))
+    with serving(virt.root, tmp_path, env={"SECRET": "1"}) as server:
+        pids = running(server, "one.test web", "one.test pile")
+        until(lambda: len(said(virt, "one.test")) == 2, "both have written")
+        orphan, stay = sorted(said(virt, "one.test"))
+        assert orphan.startswith("orphan one.test pid=2 sid=2 uid=0 nice=0 files=")
+        assert stay == "stay one.test pid=2 sid=2 uid=1234 nice=3 files=77 env=clean"
+        web, pile = pids["one.test web"], pids["one.test pile"]
+        fds = [os.readlink(f"/proc/{web}/fd/{fd}") for fd in os.listdir(f"/proc/{web}/fd")]
+        assert sorted(link.partition(":")[0] for link in fds) == ["pipe", "pipe", "pipe"]
+        for kind in ("mnt", "uts", "pid", "ipc"):
+            assert os.readlink(f"/proc/{web}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+        allowed = Path(f"/proc/{pile}/status").read_text().partition("CapEff:\t")[2].split()[0]
+        assert not int(allowed, 16) & (1 << 21 | 1 << 19 | 1 << 27)  # sys_admin, sys_ptrace, mknod
+        keeper = int(Path(f"/proc/{pile}/status").read_text().partition("PPid:\t")[2].split()[0])
+        children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+        assert children == [str(pile)]  # orphans were reaped
+        server.signal(signal.SIGTERM)
+        server.process.wait(20)
+        assert not any(is_there(pid) for pid in (web, pile, keeper))
+    assert "\nhere I am" not in server.log.read_text()
+    assert server.log.read_text().count("ended with status 0 (here I am), as it was told to") == 2
+
+
+def test_one_that_is_killed_is_started_anew(virt: Virt, program: Path, tmp_path: Path) -> None:
+    """Another domain's is not touched; the status and the metrics say how it ended."""
+    domain(virt, "one.test", program, daemon("web", "stay"))
+    domain(virt, "two.test", program, daemon("web", "stay"))
+    with serving(virt.root, tmp_path) as server:
+        before = running(server, "one.test web", "two.test web")
+        os.kill(before["one.test web"], signal.SIGKILL)
+        until(lambda: len(said(virt, "one.test")) == 2, "started anew")
+        after = running(server, "one.test web", "two.test web")
+        told = fleet(server)
+        prom = tmp_path / "virt.prom"
+        virt.good("serve", "--metrics", str(prom))
+    assert after["one.test web"] != before["one.test web"]
+    assert after["two.test web"] == before["two.test web"]
+    assert [told[f"{name}.test web"]["restarts"] for name in ("one", "two")] == [1, 0]
+    assert told["one.test web"]["last"].startswith("was killed by signal 9")
+    of = 'daemon="web",domain="one.test"'
+    assert f"virt_serve_daemon_up{{{of}}} 1\n" in prom.read_text()
+    assert f"virt_serve_daemon_restarts_total{{{of}}} 1\n" in prom.read_text()
+
+
+def test_those_that_cannot_run_are_said_once(virt: Virt, program: Path, tmp_path: Path) -> None:
+    """One that dies at once is tried less and less often; so is one that goes away, or is not there."""
+    domain(
+        virt,
+        "one.test",
+        program,
+        daemon("bad", "die", 'backoff = "1s"'),
+        daemon("fork", "background"),
+        daemon("once", "die", 'restart = "no"'),
+        daemon("late", "stay"),
+    )
+    (virt.tree("one.test") / "bin/daemon").rename(virt.tree("one.test") / "bin/other")
+    with serving(virt.root, tmp_path) as server:
+        server.wait_for("cannot run /bin/daemon: it, or its loader, is not in the tree")
+        (virt.tree("one.test") / "bin/other").rename(virt.tree("one.test") / "bin/daemon")
+        server.reload()
+        until(lambda: fleet(server)["one.test bad"]["restarts"] >= 4, "tried again and again")
+        told = fleet(server)
+        text = server.log.read_text()
+    assert text.count("bad one.test: ended with status 3 (no configuration): starting anew") == 1
+    assert text.count("fork one.test: went into the background") == 1
+    assert told["one.test fork"]["state"] == "waiting"
+    assert told["one.test once"]["state"] == "ended"
+    assert told["one.test late"]["state"] == "running"
+
+
+def test_a_reload_starts_the_new_and_ends_the_gone(
+    virt: Virt, program: Path, tmp_path: Path
+) -> None:
+    """What is as it was runs on; what is declared otherwise is started anew; SIGKILL ends the deaf."""
+    deaf = daemon("deaf", "deaf", 'stop_timeout = "1s"')
+    domain(virt, "one.test", program, daemon("web", "stay"), daemon("mail", "stay"), deaf)
+    with serving(virt.root, tmp_path) as server:
+        before = running(server, *(f"one.test {name}" for name in ("web", "mail", "deaf")))
+        until(lambda: len(said(virt, "one.test")) == 3, "all have begun")
+        quit_ = daemon("mail", "stay", 'stop_signal = "SIGQUIT"')
+        declare(virt, "one.test", daemon("web", "stay"), quit_, daemon("more", "stay"))
+        server.reload()
+        server.wait_for("deaf one.test: was killed by signal 9 (here I am), as it was told to")
+        after = running(server, *(f"one.test {name}" for name in ("web", "mail", "more")))
+        assert "one.test deaf" not in fleet(server)
+        assert not is_there(before["one.test deaf"])
+        assert after["one.test web"] == before["one.test web"]
+        assert after["one.test mail"] != before["one.test mail"]
+        declare(virt, "one.test", daemon("web", "stay"), daemon("more", "stay"))
+        server.reload()
+        server.wait_for("mail one.test: ended with status 7 (here I am), as it was told to")
+
+
+def test_an_upgrade_keeps_them_running(virt: Virt, program: Path, tmp_path: Path) -> None:
+    """The successor watches what its predecessor started, and ends it when told to."""
+    domain(virt, "one.test", program, daemon("web", "stay"), daemon("bad", "die"))
+    with serving(virt.root, tmp_path) as server:
+        before = running(server, "one.test web")
+        server.signal(signal.SIGUSR2)
+        server.wait_for("ready: ", 2)
+        assert running(server, "one.test web") == before
+        assert fleet(server)["one.test bad"]["restarts"] >= 1
+        os.kill(before["one.test web"], signal.SIGKILL)
+        server.wait_for("web one.test: was killed by signal 9")
+        after = running(server, "one.test web")
+        assert after != before
+    assert not is_there(after["one.test web"])
+
+
+def test_no_daemon_outlives_a_server_that_is_killed(
+    virt: Virt, program: Path, tmp_path: Path
+) -> None:
+    """Another server could not start it beside the old one, whose port it holds."""
+    domain(virt, "one.test", program, daemon("web", "stay"))
+    with serving(virt.root, tmp_path) as server:
+        (pid,) = running(server, "one.test web").values()
+        server.process.kill()
+        until(lambda: not is_there(pid), "ended with its server")
+        with contextlib.suppress(FileNotFoundError):
+            (virt.root / ".virt/serve.sock").unlink()
