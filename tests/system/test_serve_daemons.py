@@ -156,8 +156,8 @@ def test_a_daemon_runs_inside_as_declared(virt: Virt, program: Path, tmp_path: P
         allowed = Path(f"/proc/{pile}/status").read_text().partition("CapEff:\t")[2].split()[0]
         assert not int(allowed, 16) & (1 << 21 | 1 << 19 | 1 << 27)  # sys_admin, sys_ptrace, mknod
         keeper = int(Path(f"/proc/{pile}/status").read_text().partition("PPid:\t")[2].split()[0])
-        children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
-        assert children == [str(pile)]  # orphans were reaped
+        children = Path(f"/proc/{keeper}/task/{keeper}/children")
+        until(lambda: children.read_text().split() == [str(pile)], "orphans are reaped")
         server.signal(signal.SIGTERM)
         server.process.wait(20)
         assert not any(is_there(pid) for pid in (web, pile, keeper))
