@@ -61,7 +61,7 @@ def test_every_key_is_read() -> None:
         "addresses": ["192.0.2.1", "2001:db8::1"],
         "binaries": [
             Binary("bash", optional=False, origin=at(7)),
-            Binary("/usr/bin/env", optional=False, origin=at(8)),
+            Binary("/usr/bin/env", optional=False, origin=at(8), packages=("coreutils",)),
             Binary("nano", optional=True, origin=at(9)),
         ],
         "packages": [

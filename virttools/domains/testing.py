@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from virttools.domains import serving
 from virttools.errors import UsageError, VirtError
+from virttools.manifest.forms import nearest
 from virttools.manifest.load import reload
 from virttools.manifest.model import Manifest, Probe
 from virttools.probe import missing, trial
@@ -63,9 +64,10 @@ def _chosen(domain: str, manifest: Manifest, services: Sequence[str]) -> tuple[P
     known = [probe.service for probe in manifest.probes]
     for name in services:
         if name not in known:
+            there = f"there are: {', '.join(known) or 'none'}; `probes` in virt-manifest(5)"
             raise UsageError(
                 f"cannot try {name} of {domain}: no probe is declared for it",
-                hint=f"there are: {', '.join(known) or 'none'}; `probes` in virt-manifest(5)",
+                hint=nearest(name, known) or there,
             )
     return tuple(probe for probe in manifest.probes if not services or probe.service in services)
 

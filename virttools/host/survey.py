@@ -86,8 +86,20 @@ class _Survey:
             raise HostLacks(
                 f"cannot find {things} that the manifest names",
                 problems=tuple(problems),
-                hint="install what is missing, or mark it `optional = true`",
+                hint=self._remedy({(found.file, found.line) for found in problems}),
             )
+
+    def _remedy(self, lines: set[tuple[str, int]]) -> str:
+        """What to do about problems at these lines: Debian's packages, where the lines name them."""
+        packages = {
+            package
+            for binary in self._manifest.binaries
+            for package in binary.packages
+            if (binary.origin.file, binary.origin.line) in lines
+        }
+        if packages:
+            return f"on Debian: apt-get install {' '.join(sorted(packages))}"
+        return "install what is missing, or mark it `optional = true`"
 
     def _want_all(self) -> None:
         for binary in self._manifest.binaries:

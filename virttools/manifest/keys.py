@@ -386,7 +386,11 @@ TOP: Mapping[str, Key] = {
     "uid_base": Scalar(forms.ID, "added to every uid and gid of the tree"),
     "binaries": Items(
         model.Binary,
-        {"name": Field(forms.PROGRAM, required=True), **_OPTIONAL},
+        {
+            "name": Field(forms.PROGRAM, required=True),
+            "packages": Field(forms.PACKAGE, default=(), many=True),
+            **_OPTIONAL,
+        },
         "programs of the host, by name or path, with what they need",
         identity=lambda binary: str(binary.name),
         short="name",

@@ -68,11 +68,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """A program by name (looked for in the PATH of DEFAULT_PATH) or by absolute host path."""
+    """A program by name (looked for in the PATH of DEFAULT_PATH) or by absolute host path.
+
+    packages: what Debian has it and what it needs in, for who lacks it.
+    """
 
     name: str
     optional: bool
     origin: Origin
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
