@@ -192,6 +192,30 @@ def test_a_full_spool_keeps_mail_waiting_and_no_neighbour_minds(
         assert here.run("umount", str(spool)).status == 0
 
 
+def test_a_trial_is_green_and_leaves_no_mail_behind(here: Machine) -> None:
+    """A message handed in is found in the mailbox of an account that is there for the trial only."""
+    before = here.inside(ONE, "find", "/var", "/etc", "/home", "-ls").out
+    found = here.virt.json("test", ONE)
+    assert [(one["service"], one["ok"]) for one in found["services"]] == [("smtp", True)]
+    assert found["services"][0]["told"] == "message taken, and found in the mailbox"
+    assert found["missing"] == found["untried"] == []
+    assert here.inside(ONE, "find", "/var", "/etc", "/home", "-ls").out == before
+
+
+def test_a_trial_names_what_is_gone(here: Machine) -> None:
+    """Without the server's configuration nobody is greeted."""
+    path = next((here.virt.tree(ONE) / "etc").glob("*/exim4.conf"))
+    aside = path.with_name("aside")
+    path.rename(aside)
+    try:
+        done = here.virt("test", ONE)
+    finally:
+        aside.rename(path)
+    assert done.status == 1
+    assert [line.split("\t")[2] for line in done.out.splitlines()] == ["failed", "missing"]
+    assert "/etc/exim4/exim4.conf: comes by profiles/smtp.toml:" in done.out
+
+
 HOST_EXIM = """\
 spool_directory = {folder}/queue
 log_file_path = {folder}/%slog

@@ -23,3 +23,7 @@ def ask(call: Call) -> str:
             from virttools.probe import poppass
 
             return poppass.ask(call)
+        case ProbeKind.SMTP:
+            from virttools.probe import smtp
+
+            return smtp.ask(call)

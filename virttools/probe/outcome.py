@@ -23,7 +23,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a client is to try, and where. login None: as nobody."""
+    """What a client is to try, and where. login None: as nobody; tree_fd: what it leads to can be looked at."""
 
     address: str
     port: int
@@ -31,6 +31,7 @@ class Call:
     probe: Probe
     login: Login | None
     seconds: float
+    tree_fd: int = -1
 
 
 @dataclass(frozen=True, slots=True)

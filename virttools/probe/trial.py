@@ -115,10 +115,17 @@ def _perform(trial: Trial) -> dict[str, object]:
     if login is None and trial.probe.login:
         login = scene.add_account(mount_fd, trial.domain, trial.uid_base).login
     log = scene.listen_to_log(mount_fd)
+    tree_fd = os.dup(mount_fd)
     report_fd, write_fd = os.pipe2(os.O_NONBLOCK)
     with _performing(trial, mount_fd, write_fd):
         call = Call(
-            trial.address, trial.port, trial.domain, trial.probe, login, seconds=trial.seconds
+            trial.address,
+            trial.port,
+            trial.domain,
+            trial.probe,
+            login,
+            seconds=trial.seconds,
+            tree_fd=tree_fd,
         )
         is_ok, told = _ask(call, patiently=not trial.listens)
         evidence = [] if is_ok else _evidence(trial, report_fd, log)
