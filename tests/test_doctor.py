@@ -10,6 +10,7 @@ from virttools.doctor import checks, mending
 from virttools.doctor.checks import CHECKS
 from virttools.doctor.facts import (
     BrokenLink,
+    HostsLine,
     Inetd,
     InetdLine,
     Lack,
@@ -132,6 +133,13 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         {},
         "ip address add 192.0.2.1/32 dev eth0",
     ),
+    (
+        "hosts-astray",
+        {"hosts": (HostsLine(3, "192.0.2.9", ("www", "a.com")), HostsLine(4, "192.0.2.1", ("a.com",)))},
+        {},
+        "sed -i '3s/^/#/' /etc/hosts",
+    ),
+    ("tree-unreadable", {}, {"fault": "a folder was moved meanwhile"}, "virt doctor a.com"),
     ("service-no-address", {}, {"addresses": ()}, f"{AGAIN} --ip ADDRESS"),
     (
         "routes-unreadable",
@@ -253,6 +261,20 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         {},
         {"entries": (*TOOLS, entry("/opt", type="directory", mode=0o755))},
         "virt exec --domain a.com --writable -- install -d -m 0755 -o 0 -g 0 /opt",
+    ),
+    (
+        "path-replaced",
+        {},
+        {
+            "entries": (*TOOLS, entry("/etc", type="directory"), entry("/etc/motd")),
+            "walked": walked(
+                statuses={
+                    "/etc": Status("symlink", 0o777, 0, 0),
+                    **{one.path: Status("file", 0o755, 0, 0) for one in TOOLS},
+                }
+            ),
+        },
+        AGAIN,
     ),
     ("etc-missing", {}, {"entries": (*TOOLS, entry("/etc/motd"))}, AGAIN),
     (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import people
 from tests.system.calls import VIRT, Virt
 
 Break = Callable[[Path], object]
@@ -159,6 +160,54 @@ def test_the_answer_is_tab_separated_or_json(here: Virt) -> None:
     mend(here, fields[5])
     assert here("doctor", "domain1.com").status == 0
     strange.unlink()
+
+
+def test_what_is_planted_holds_nobody_up(virt: Virt, tmp_path: Path) -> None:
+    """Fifos, devices, links to the host, a thousand folders deep: all is told, and nothing of the host's."""
+    (tmp_path / "m.toml").write_text(
+        'binaries = ["/bin/sh"]\netc = { skeleton = ["passwd", "group", "resolv.conf"] }\n'
+    )
+    (tmp_path / "passwd").write_text("spy:x:4242:4242::/:/bin/sh\n")
+    for name in ("domain1.com", "domain2.com"):
+        virt.good("create", name, "-m", str(tmp_path / "m.toml"))
+    first, second = (virt.root / name for name in ("domain1.com", "domain2.com"))
+    (first / "etc").rename(first / "etc.was")
+    (first / "etc").symlink_to(tmp_path)
+    for name in ("passwd", "group", "resolv.conf"):
+        (second / "etc" / name).unlink()
+    os.mkfifo(second / "etc/passwd")
+    os.mknod(second / "etc/group", 0o600 | 0o020000, os.makedev(1, 5))
+    (second / "etc/resolv.conf").symlink_to("resolv.conf")
+    deep = second / "deep"
+    deep.mkdir()
+    here_fd = os.open(deep, os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("d", dir_fd=here_fd)
+        below_fd = os.open("d", os.O_RDONLY, dir_fd=here_fd)
+        os.close(here_fd)
+        here_fd = below_fd
+    os.close(here_fd)
+    found = listed(virt)
+    assert seen(found) == [
+        ("passwd-missing", "domain1.com"),
+        ("passwd-missing", "domain2.com"),
+        ("path-replaced", "domain1.com"),
+    ]
+    assert "spy" not in json.dumps(found)
+
+
+def test_an_ordinary_user_has_a_doctor_too() -> None:
+    """Of trees of their own: nothing is wrong with a new one, and what they break is told."""
+    with people.person("virtdoc", ranges=[(7_000_000, 65536)]) as someone:
+        manifest = someone.home / "m.toml"
+        manifest.write_text('binaries = ["/bin/sh", "chmod"]\n')
+        someone.good("create", "domain1.com", "-m", str(manifest))
+        before = someone("doctor", "domain1.com")
+        assert (before.status, before.out) == (0, "")
+        (someone.data / "domain1.com/usr").chmod(0o777)
+        after = someone("doctor", "domain1.com")
+        assert after.out.split("\t")[:3] == ["error", "domain1.com", "world-writable"], after.err
+        someone.good("remove", "--yes", "domain1.com")
 
 
 def test_a_domain_that_is_not_there_is_named(here: Virt) -> None:

@@ -4,13 +4,22 @@ import os.path
 from collections.abc import Iterator, Sequence
 
 from virttools.doctor import mending
-from virttools.doctor.facts import Machine, OldFile, Resident, Tree
+from virttools.doctor.facts import Machine, OldFile, Resident, Status, Tree
 from virttools.doctor.finding import Fault
 from virttools.tree import shared
 from virttools.tree.record import Entry
 
 _TENANTS = ("/etc/", "/var/", "/home/", "/srv/", "/root/", "/tmp/", "/run/")  # noqa: S108  nothing is made there
 _SET_ID = 0o6000
+
+
+def unreadable(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    if tree.fault is not None:
+        yield Fault(
+            "its tree could not be looked at to the end",
+            f"{tree.fault}; somebody inside may have moved a folder meanwhile",
+            f"{machine.virt} doctor {tree.domain}",
+        )
 
 
 def missing(machine: Machine, tree: Tree) -> Iterator[Fault]:
@@ -35,15 +44,35 @@ def missing_own(machine: Machine, tree: Tree) -> Iterator[Fault]:
             )
 
 
+def replaced(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    """A folder that is none now leads everybody who enters it astray."""
+    for entry in tree.entries:
+        found = tree.walked.statuses.get(entry.path)
+        if found is not None and _is_replaced(entry, found):
+            yield Fault(
+                f"{entry.path} is a {found.type} now, and was made as a folder",
+                "somebody inside put it there: what is written to the folder goes elsewhere. Look what"
+                " it is, and save the domain's data first",
+                mending.again(machine.virt, tree.domain, tree.layers),
+            )
+
+
+def _is_replaced(entry: Entry, found: Status) -> bool:
+    is_tenants = entry.path.startswith(_TENANTS)
+    return entry.type == "directory" and found.type != "directory" and not is_tenants
+
+
 def _gone(tree: Tree) -> Iterator[Entry]:
     """An entry below one that is gone, or covered by a mount, is not told by itself."""
     lost: set[str] = set()
     for entry in tree.entries:
         above = os.path.dirname(entry.path)
         is_covered = any(entry.path.startswith(f"{point}/") for point in tree.walked.covered)
-        if entry.path in tree.walked.statuses or is_covered or entry.type == "socket":
+        found = tree.walked.statuses.get(entry.path)
+        is_there = found is not None and not _is_replaced(entry, found)
+        if is_there or is_covered or entry.type == "socket":
             continue
-        if above not in lost:
+        if found is None and above not in lost:
             yield entry
         lost.add(entry.path)
 

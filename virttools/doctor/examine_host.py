@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 
 from virttools import linux
-from virttools.doctor.facts import Inetd, InetdLine, Lack
+from virttools.doctor.facts import HostsLine, Inetd, InetdLine, Lack
 from virttools.host.sysroot import Sysroot
 from virttools.serve import inetdconf
 from virttools.serve.inetdconf import Entry
@@ -142,6 +142,15 @@ def _is_local(address: str) -> bool:
         except OSError as error:
             return error.errno != errno.EADDRNOTAVAIL
     return True
+
+
+def hosts(sysroot: Sysroot) -> Iterator[HostsLine]:
+    """What the machine looks up before DNS, by line."""
+    text = (sysroot.read("/etc/hosts") or b"").decode("utf-8", "replace")
+    for number, line in enumerate(text.split("\n"), 1):
+        words = line.partition("#")[0].split()
+        if len(words) > 1:
+            yield HostsLine(number, words[0], tuple(word.lower() for word in words[1:]))
 
 
 def interface() -> str:

@@ -80,6 +80,15 @@ class Refused:
     hint: str
 
 
+@dataclass(frozen=True, slots=True)
+class HostsLine:
+    """A line of the host's /etc/hosts."""
+
+    line: int
+    address: str
+    names: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """The machine. virt: how this `virt` is called for this root; mount: (point, options that harm).
@@ -106,6 +115,7 @@ class Machine:
     interface: str = "lo"
     has_server: bool = False
     resolvers: tuple[str, ...] = ()
+    hosts: tuple[HostsLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +175,14 @@ class Walked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """A domain. mounts: on or below its tree, here; is_apart: on another file system than the root."""
+    """A domain. mounts: on or below its tree, here; is_apart: on another file system than the root.
+
+    fault: why its tree cannot be looked at; then nothing else is known.
+    """
 
     domain: str
     path: str
+    fault: str | None = None
     layers: tuple[Layer, ...] = ()
     manifest: Manifest = field(default_factory=Manifest)
     addresses: tuple[str, ...] = ()

@@ -22,6 +22,16 @@ def addresses(machine: Machine, tree: Tree) -> Iterator[Fault]:
             )
 
 
+def hosts(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    for one in machine.hosts:
+        if tree.domain in one.names and tree.addresses and one.address not in tree.addresses:
+            yield Fault(
+                f"/etc/hosts says {one.address} of {tree.domain}, which has {', '.join(tree.addresses)}",
+                "this machine looks there before it asks DNS: mail and the like go astray",
+                mending.line(one.line, "s/^/#/", "/etc/hosts"),
+            )
+
+
 def services(machine: Machine, tree: Tree) -> Iterator[Fault]:
     for service in tree.manifest.services:
         if service.port is not None and not (service.bind or tree.addresses):

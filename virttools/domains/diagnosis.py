@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from virttools.devlog import staleness
-from virttools.devlog.freshness import State
 from virttools.doctor import checks, examine_host, examine_tree
 from virttools.doctor.examine_tree import Libraries
 from virttools.doctor.facts import (
@@ -28,7 +27,6 @@ from virttools.errors import ConfigError, HostLacks, NeedsPrivilege, UnknownDoma
 from virttools.host import surroundings
 from virttools.host.sysroot import Sysroot
 from virttools.manifest.load import reload
-from virttools.manifest.model import Manifest
 from virttools.serve import routes
 from virttools.serve.routes import Routes
 from virttools.tree import ground, users
@@ -109,12 +107,11 @@ def _all(
     found: list[Finding] = [] if names else list(checks.of_machine(machine))
     residents: list[Resident] = []
     for head in heads:
-        if not names or head.domain in names:
-            tree = _tree(around, head)
-            found += checks.of_tree(machine, tree)
-        else:
-            tree = _acquaintance(root, head)
-        residents.append(checks.resident(tree))
+        is_asked = not names or head.domain in names
+        tree = _tree(around, head) if is_asked else _acquaintance(root, head)
+        if tree is not None:
+            found += checks.of_tree(machine, tree) if is_asked else ()
+            residents.append(checks.resident(tree))
         advance(1, len(heads))
     together = checks.of_all(machine, residents)
     found += [one for one in together if not names or one.domain in names]
@@ -143,6 +140,7 @@ def _machine(place: Place) -> Machine:
         inetd=examine_host.inetd(place.inetd, sysroot),
         interface=examine_host.interface(),
         resolvers=surroundings.name_service(sysroot).nameservers,
+        hosts=tuple(examine_host.hosts(sysroot)),
     )
 
 
@@ -243,7 +241,20 @@ def _faults(read: Routes) -> dict[str, str]:
     return found
 
 
-def _tree(around: _Around, head: Head) -> Tree:
+def _tree(around: _Around, head: Head) -> Tree | None:
+    """None where it was removed meanwhile."""
+    try:
+        return _examined(around, head)
+    except UnknownDomain:
+        return None
+    except (OSError, VirtError) as error:
+        # Who moves folders while we walk gets a finding, and the others theirs.
+        path = f"{around.root.path}/{head.domain}"
+        top = Status("directory", 0o755, 0, 0)
+        return Tree(domain=head.domain, path=path, fault=str(error), walked=Walked(top=top))
+
+
+def _examined(around: _Around, head: Head) -> Tree:
     root, record = around.root, around.root.read_record(head.domain)
     path = f"{root.path}/{head.domain}"
     log = devlogs.look(root, head, around.bound)
@@ -285,15 +296,19 @@ def _has_pam_other(tree_fd: int) -> bool:
     return any(examine_tree.is_there(tree_fd, f"{folder}/other") for folder in folders)
 
 
-def _acquaintance(root: Root, head: Head) -> Tree:
+def _acquaintance(root: Root, head: Head) -> Tree | None:
     """A domain that was not asked for: only what the others may clash with."""
-    with root.open_tree(head.domain) as tree_fd:
-        return Tree(
-            domain=head.domain,
-            path=f"{root.path}/{head.domain}",
-            manifest=Manifest(),
-            uid_base=head.uid_base,
-            log=State.FRESH,
-            walked=Walked(top=Status("directory", 0o755, 0, 0)),
-            people=examine_tree.people(tree_fd),
-        )
+    try:
+        with root.open_tree(head.domain) as tree_fd:
+            people = examine_tree.people(tree_fd)
+    except (OSError, UnknownDomain):
+        return None
+    top = Status("directory", 0o755, 0, 0)
+    path = f"{root.path}/{head.domain}"
+    return Tree(
+        domain=head.domain,
+        path=path,
+        uid_base=head.uid_base,
+        walked=Walked(top=top),
+        people=people,
+    )
