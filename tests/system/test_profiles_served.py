@@ -1,0 +1,157 @@
+"""The profiles for two domains on one machine, by `virt serve` and by inetd: real clients, real passwords."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.system import superserver
+from tests.system.calls import VIRT, Virt
+from tests.system.server import until
+from virttools.probe.crypt import hashed
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+DOMAINS = {"d1.example": "127.0.10.1", "d2.example": "127.0.10.2"}
+
+CLIENT = """\
+import ftplib, http.client, io, poplib, socket, subprocess, sys, time
+address, domain, bobs, new = sys.argv[1:]
+
+def reach(port):
+    for _ in range(400):
+        try:
+            return socket.create_connection((address, port), 20)
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    sys.exit("nobody listens")
+
+def curl(*words):
+    done = subprocess.run(["curl", "-sS", "--max-time", "30", *words], capture_output=True, text=True)
+    return done.stdout if done.returncode == 0 else f"curl: {done.returncode}"
+
+def change(old, wanted):
+    with reach(106) as connection, connection.makefile("rwb") as stream:
+        said = [stream.readline()]
+        for line in ("user bob", f"pass {old}", f"newpass {wanted}"):
+            stream.write(line.encode() + b"\\r\\n")
+            stream.flush()
+            said.append(stream.readline())
+        return said[-1][:3].decode()
+
+reach(80).close()
+web = http.client.HTTPConnection(address, timeout=20)
+web.request("GET", "/")
+assert f"<h1>{domain}</h1>" in web.getresponse().read().decode()
+assert f"<h1>{domain}</h1>" in curl(f"http://{address}/")
+with ftplib.FTP(address, "bob", bobs, timeout=20) as ftp:
+    assert ftp.pwd() == "/"
+    ftp.storbinary("STOR from-ftplib", io.BytesIO(domain.encode()))
+assert curl("-u", f"bob:{bobs}", f"ftp://{address}/from-ftplib") == domain
+assert "pub" in curl(f"ftp://{address}/")
+assert curl("-T", "/etc/hostname", f"ftp://{address}/pub/x") == "curl: 25"
+pop = poplib.POP3(address, timeout=20)
+pop.user("bob"), pop.pass_(bobs)
+assert pop.stat()[0] == 0
+pop.quit()
+assert change(bobs, new) == "200"
+assert curl("-u", f"bob:{bobs}", f"pop3://{address}/") == "curl: 67"
+assert "curl" not in curl("-u", f"bob:{new}", f"pop3://{address}/")
+print("all", domain)
+"""
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
+    """Two domains, each with its own bob."""
+    folder = tmp_path_factory.mktemp("virtual")
+    folder.chmod(0o755)
+    virt = Virt(folder)
+    for number, (domain, address) in enumerate(DOMAINS.items()):
+        manifest = folder.parent / f"{folder.name}-{domain}.toml"
+        manifest.write_text(
+            'profiles = ["ftp", "pop", "www", "poppass"]\n'
+            f'addresses = ["{address}"]\nuid_base = {100_000 * number}\n'
+            f'users = [{{ name = "bob", uid = 1000, password = "{hashed(f"old {domain}", "salt")}" }}]\n'
+        )
+        virt.good("create", "--yes", domain, "-m", str(manifest))
+    virt.good("services", "sync")
+    yield virt
+    virt.good("remove", "--yes", *DOMAINS)
+
+
+def inside(server: "subprocess.Popen[bytes]", *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run a client in the server's network."""
+    return subprocess.run(
+        ["nsenter", f"--net=/proc/{server.pid}/ns/net", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("kind", ["serve", "inetd"])
+def test_two_bobs_are_served(two: Virt, tmp_path: Path, kind: str) -> None:
+    """Web, files, mail and passwords of two domains; what one bob changes, the other has not changed."""
+    if kind == "serve":
+        command = [str(VIRT), "serve", "--log", "stderr"]
+        old, new = "old", "newer"
+    else:
+        conf = tmp_path / "inetd.conf"
+        conf.write_text(two.good("render", "inetd"))
+        command = [superserver.inetd(), "-i", str(conf)]
+        old, new = "newer", "newest"
+    before = (two.tree("d2.example") / "etc/shadow").read_bytes()
+    with running(two, tmp_path, command) as server:
+        for domain, address in DOMAINS.items():
+            words = (address, domain, f"{old} {domain}", f"{new} {domain}")
+            done = inside(server, sys.executable, "-I", "-c", CLIENT, *words)
+            log = (tmp_path / "server.log").read_text()
+            assert done.stdout == f"all {domain}\n", done.stderr + log
+            if domain == "d1.example":
+                assert (two.tree("d2.example") / "etc/shadow").read_bytes() == before
+        refused(two, server, f"{new} d1.example", f"{new} d2.example")
+
+
+def refused(two: Virt, server: "subprocess.Popen[bytes]", first: str, second: str) -> None:
+    """The other domain's password is none here, a missing home is said, and the neighbour is none the worse."""
+    listing = ("curl", "-sS", "--max-time", "30")
+    wrong = inside(server, *listing, "-u", f"bob:{second}", "ftp://127.0.10.1/")
+    assert wrong.returncode == 67, wrong
+    home = two.tree("d2.example") / "home/bob"
+    home.rename(home.with_name("away"))
+    try:
+        lost = inside(server, *listing, "-v", "-u", f"bob:{second}", "ftp://127.0.10.2/")
+        assert "500 OOPS: cannot change directory:/home/bob" in lost.stderr
+        fine = inside(server, *listing, "-u", f"bob:{first}", "ftp://127.0.10.1/")
+        assert "from-ftplib" in fine.stdout, fine
+    finally:
+        home.with_name("away").rename(home)
+
+
+@contextmanager
+def running(two: Virt, folder: Path, command: list[str]) -> "Iterator[subprocess.Popen[bytes]]":
+    """A server in a network of its own."""
+    words = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            words,
+            env={"PATH": os.environ["PATH"], "VIRT_ROOT": str(two.root)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    ours = os.stat("/proc/self/ns/net")
+    try:
+        until(
+            lambda: not os.path.samestat(os.stat(f"/proc/{server.pid}/ns/net"), ours), "a network"
+        )
+        yield server
+    finally:
+        server.terminate()
+        server.wait(30)
