@@ -58,7 +58,7 @@ MODULES = {
         devlog.belonging devlog.forward devlog.holder devlog.receiver devlog.writing
         image.archives image.assemble image.folder image.layout image.output image.pack image.stream
         serve.internal serve.metrics serve.notify serve.proxied
-        serve.become serve.connection serve.jail
+        serve.become serve.connection serve.forking serve.jail
         serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner
         serve.starter serve.work serve.holdings serve.children serve.control serve.successor serve.supervisor serve.worker
         probe.clients probe.ftp probe.http probe.network probe.performer probe.pop probe.poppass probe.smtp

@@ -162,6 +162,7 @@ def test_every_key_is_read() -> None:
                 timeout=600,
                 proxy_protocol=("192.0.2.9",),
                 nice=5,
+                zygote=True,
                 rlimits=(
                     ResourceLimit("files", 256),
                     ResourceLimit("as", 512 << 20),

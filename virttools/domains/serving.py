@@ -159,6 +159,7 @@ def _target(tree: _Tree, service: Service) -> Target:
         every=service.every or 0,
         banner=_banner(tree, service),
         proxies=service.proxy_protocol,
+        zygote=_zygote(tree, service) if service.zygote else (),
         log_success=frozenset(service.log_on_success),
         log_failure=frozenset(service.log_on_failure),
     )
@@ -192,6 +193,17 @@ def rlimits(declared: Sequence[ResourceLimit]) -> tuple[tuple[int, int], ...]:
         )
         for one in declared
     )
+
+
+def _zygote(tree: _Tree, service: Service) -> tuple[bytes, ...]:
+    """The Python that the script begins with, as the tree has it. Raises ConfigError."""
+    try:
+        words = program.interpreter(tree.fd, service.program, environment.PATH)
+    except VirtError as error:
+        raise ConfigError(f"it can have no zygote: {error}") from error
+    if not os.path.basename(words[:1][0] if words else b"").startswith((b"python", b"pypy")):
+        raise ConfigError(f"it can have no zygote: {service.program} is no Python script")
+    return words
 
 
 _RESOURCES = {"files": "nofile", "processes": "nproc"}

@@ -73,6 +73,19 @@ def _first_line(tree_fd: int, path: str) -> list[bytes] | None:
     return [words[0], *(word.strip(b" ") for word in words[1:])]
 
 
+def interpreter(tree_fd: int, name: str, path: str) -> tuple[bytes, ...]:
+    """The interpreter of a script and its option, the one that env(1) would find too; () of no script.
+
+    Raises EnterError as `find` does.
+    """
+    words = _first_line(tree_fd, find(tree_fd, name, path)) or []
+    if words[1:] and os.path.basename(words[0]) == b"env" and not words[1].startswith(b"-"):
+        words = words[1:]
+    if not words:
+        return ()
+    return (os.fsencode(find(tree_fd, os.fsdecode(words[0]), path)), *words[1:])
+
+
 class Located:
     """What the kernel executes in the end, links and `#!` followed, so that no path is left to do it.
 

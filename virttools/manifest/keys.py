@@ -244,7 +244,7 @@ _GROUPS = Items(
     identity=lambda group: str(group.name),
 )
 _OF_EACH = ("per_source", "only_from", "no_access", "banner", "proxy_protocol")
-_OF_CONNECTIONS = ("protocol", "wait", "bind", "backlog", "instances", "cps", *_OF_EACH)
+_OF_CONNECTIONS = ("zygote", "protocol", "wait", "bind", "backlog", "instances", "cps", *_OF_EACH)
 _SERVICE_FIELDS = {
     "name": Field(forms.SERVICE, required=True),
     "port": Field(forms.PORT),
@@ -272,6 +272,7 @@ _SERVICE_FIELDS = {
     "timeout": Field(forms.DURATION),
     "proxy_protocol": Field(forms.NETWORK, default=(), many=True),
     "nice": Field(forms.number(-20, 19), default=0),
+    "zygote": Field(forms.FLAG, default=False),
     "rlimits": Field(forms.RESOURCE_LIMIT, default=(), many=True),
 }
 _SERVICES = Items(

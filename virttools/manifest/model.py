@@ -237,6 +237,7 @@ class Service:
     proxy_protocol: tuple[str, ...] = ()
     nice: int = 0
     rlimits: tuple[ResourceLimit, ...] = ()
+    zygote: bool = False
 
     @property
     def is_waiting(self) -> bool:

@@ -51,11 +51,12 @@ class Target:
 
     ids None: root. rlimits: (RLIMIT_ number, value or -1). every: seconds, for a periodic command.
     timeout: seconds a connection may last, 0 for ever. banner: sent before the program starts.
+    zygote: the interpreter of the script that path is, and its words, where one forks for each connection.
     """
 
     __slots__ = (
         "argv", "banner", "env", "every", "ids", "limits", "log_failure", "log_success", "nice", "path",
-        "place", "proxies", "rlimits", "service", "timeout",
+        "place", "proxies", "rlimits", "service", "timeout", "zygote",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,7 @@ class Target:
         every: int = 0,
         banner: bytes = b"",
         proxies: tuple[str, ...] = (),
+        zygote: tuple[bytes, ...] = (),
         log_success: frozenset[str] = frozenset(),
         log_failure: frozenset[str] = frozenset(("HOST",)),
     ) -> None:
@@ -90,6 +92,7 @@ class Target:
         self.every = every
         self.banner = banner
         self.proxies = proxies
+        self.zygote = zygote
         # A thousand domains say the same: they share one set each.
         self.log_success = _SETS.setdefault(log_success, log_success)
         self.log_failure = _SETS.setdefault(log_failure, log_failure)
@@ -101,8 +104,8 @@ class Target:
 
     @property
     def has_worker(self) -> bool:
-        """Whether a process of its own is needed, because posix_spawn(3) cannot set such things."""
-        return self.ids is not None or self.nice != 0 or bool(self.rlimits)
+        """Whether a process of its own is needed, because posix_spawn(3) cannot set such things, or to fork."""
+        return self.ids is not None or self.nice != 0 or bool(self.rlimits or self.zygote)
 
 
 class Endpoint:

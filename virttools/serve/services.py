@@ -142,10 +142,10 @@ _REFUSED = {
 _LEFT_OUT = {
     "inetd": (
         "groups", "backlog", "instances", "per_source", "log_on_success", "log_on_failure", "banner",
-        "timeout", "nice", "rlimits",
+        "timeout", "nice", "rlimits", "zygote",
     ),
-    "xinetd": ("groups", "backlog", "banner", "timeout"),
-    "systemd": ("groups", "cps", "log_on_success", "log_on_failure", "banner"),
+    "xinetd": ("groups", "backlog", "banner", "timeout", "zygote"),
+    "systemd": ("groups", "cps", "log_on_success", "log_on_failure", "banner", "zygote"),
 }  # fmt: skip
 XINETD_LIMITS = ("as", "cpu", "data", "files", "rss", "stack")
 _UNSET = Service("", 1, "tcp", "root", "", (), Isolation.NAMESPACE, None, _NOWHERE)

@@ -46,7 +46,8 @@ class Starter:
         self._rearm: list[tuple[float, int]] = []
         self._stop_fd, self._stop_write_fd = os.pipe2(os.O_CLOEXEC)
         self._wake_fd, self._wake_write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._spare_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._spare_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._forking = _forking() if any(target.zygote for target in self._targets) else b""
         self._schedule = Schedule()
         self._following: list[Job] = []
         self._way: Way | None = None
@@ -149,7 +150,7 @@ class Starter:
             self._ledger.close()
             if self._way is not None:
                 self._way.enter(target.place, self._work.namespaces[position])
-            worker.become(target, socket.fileno())
+            worker.become(target, socket.fileno(), self._spare_fd, self._forking)
         finally:
             os._exit(status)
 
@@ -200,6 +201,12 @@ class Starter:
             self._work.control.send(word, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
         except OSError:
             return  # the supervisor is gone or busy
+
+
+def _forking() -> bytes:
+    """The text that a tree's Python runs as a zygote: read before any tree is entered."""
+    with open(f"{os.path.dirname(__file__)}/forking.py", "rb") as file:
+        return file.read()
 
 
 def boottime() -> float:

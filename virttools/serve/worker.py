@@ -12,6 +12,7 @@ import select
 from array import array
 
 from virttools import linux
+from virttools.enter import signals
 from virttools.enter.confinement import KEPT_CAPABILITIES
 from virttools.serve import jail, launch
 from virttools.serve.board import Target
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _LONGEST = 1 << 16
+_STUB = b"import sys; exec(compile(sys.argv[1], 'zygote', 'exec'))"
+_MARSHAL = 4  # what every Python that may be in a tree can read
 _FD = array("i", [0]).itemsize
 
 
@@ -40,7 +43,7 @@ class Handle:
         self, number: int, argv: tuple[bytes, ...], env: dict[bytes, bytes], path: bytes, fd: int
     ) -> None:
         """Have the worker serve fd. Raises OSError: EAGAIN where too much waits already, EPIPE."""
-        message = marshal.dumps((number, path, argv, env))
+        message = marshal.dumps((number, path, argv, env), _MARSHAL)
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", [fd]).tobytes())
         self.socket.sendmsg([message], [rights], _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
 
@@ -68,13 +71,20 @@ def pair() -> tuple[_socket.socket, _socket.socket]:
     )
 
 
-def become(target: Target, socket_fd: int) -> "NoReturn":
-    """In a fresh process that is in its place already: drop everything, then serve until told to end."""
+def become(target: Target, socket_fd: int, null_fd: int, forking: bytes) -> "NoReturn":
+    """In a fresh process that is in its place already: drop everything, then serve until told to end.
+
+    null_fd: /dev/null of the host; forking: the text of serve/forking.py, for a zygote.
+    """
     status = 70
     try:
+        for number in range(3):
+            os.dup2(null_fd, number)
         os.dup2(socket_fd, 3, inheritable=False)
         os.closerange(4, 1 << 20)
         _drop(target)
+        if target.zygote:
+            _be_zygote(target, forking)
         _Worker(_socket.socket(fileno=3)).run()
         status = 0
     finally:
@@ -94,6 +104,18 @@ def _drop(target: Target) -> None:
         os.setresgid(target.ids.gid, target.ids.gid, target.ids.gid)
         os.setresuid(target.ids.uid, target.ids.uid, target.ids.uid)
     linux.hide_memory()
+
+
+def _be_zygote(target: Target, forking: bytes) -> None:
+    """Become the tree's interpreter. Comes back where that fails, for a plain worker to say why."""
+    again = [forking, target.path, b"", _STUB, *target.zygote]
+    words = [*target.zygote, b"-c", _STUB, *again]
+    signals.reset()
+    os.set_inheritable(3, True)
+    try:
+        os.execve(target.zygote[0], words, target.env)
+    except OSError:
+        os.set_inheritable(3, False)
 
 
 class _Worker:
@@ -123,7 +145,9 @@ class _Worker:
                     poll.unregister(fd)
 
     def _serve(self) -> bool:
-        message, rights, _, _ = self._socket.recvmsg(_LONGEST, _socket.CMSG_SPACE(_FD))
+        message, rights, _, _ = self._socket.recvmsg(
+            _LONGEST, _socket.CMSG_SPACE(_FD), _socket.MSG_CMSG_CLOEXEC
+        )
         if not message:
             return False
         number, path, argv, env = marshal.loads(message)  # noqa: S302  the spawner's, not the tenant's

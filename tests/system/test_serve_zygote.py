@@ -1,0 +1,241 @@
+"""Services written in Python: a zygote of the tree's own interpreter answers as a fresh one would."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.calls import Virt
+from tests.system.server import Server, ask, connect, read, serving, until
+from tests.system.serving import free_ports, lines, live
+
+pytestmark = pytest.mark.usefixtures("as_root")
+ADDRESS, OTHER = "127.0.86.1", "127.0.86.2"
+NAMES = ("plain", "zygote", "ends", "shell", "few", "root", "threads")
+PORTS = free_ports(NAMES)
+SCRIPT = """#!/usr/bin/env python3
+import json, os, signal, socket, sys
+import beside
+if __name__ == "__main__":
+    line = sys.stdin.readline()
+    print(json.dumps({
+        "line": line, "argv": sys.argv, "file": __file__, "path": sys.path[0], "beside": beside.WORD,
+        "ids": [os.getuid(), os.getgid(), os.getgroups()], "cwd": os.getcwd(), "root": os.listdir("/"),
+        "env": dict(os.environ), "host": socket.gethostname(), "leads": os.getpgrp() == os.getpid(),
+        "fds": sorted(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else [],
+        "open": [fd for fd in range(64) if is_open(fd)] if (is_open := lambda fd: not _closed(fd)) else [],
+        "signals": [str(signal.getsignal(n)) for n in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE)],
+        "seekable": sys.stdout.seekable(), "globals": sorted(globals()), "executable": sys.executable,
+    }, sort_keys=True))
+"""
+CLOSED = """
+def _closed(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return True
+"""
+ENDS = """#!/usr/bin/python3 -I
+import atexit, sys
+what = sys.stdin.readline().strip()
+atexit.register(print, "at exit")
+if what == "seven":
+    sys.exit(7)
+if what == "text":
+    sys.exit("no")
+if what == "error":
+    raise ValueError(what)
+print(what)
+"""
+THREADS = """#!/usr/bin/python3
+import os, threading, time
+parent = os.getppid()
+threading.Thread(target=lambda: (time.sleep(0.05), print("thread", parent, flush=True))).start()
+"""
+MANIFEST = """
+profiles = []
+binaries = ["python3", "env", "sh"]
+users = [{ name = "web", uid = 4711 }]
+directories = [{ path = "/srv" }]
+"""
+ETC = '\n[etc]\nskeleton = ["passwd", "group", "hostname"]\n'
+
+
+def table(name: str, script: str, *more: str) -> str:
+    words = [f'name = "{name}"', f"port = {PORTS[name]}", f'program = "/srv/{script}"', *more]
+    return "\n[[services]]\n" + "\n".join(words) + "\n"
+
+
+def write(tree: Path, name: str, text: str) -> None:
+    (tree / "srv" / name).write_text(text)
+    (tree / "srv" / name).chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("zygote")
+    folder.chmod(0o755)
+    virt = Virt(folder / "virtual")
+    virt.root.mkdir(mode=0o755)
+    web, zygote = 'user = "web"', "zygote = true"
+    manifest = folder / "one.toml"
+    manifest.write_text(
+        MANIFEST
+        + ETC
+        + table("plain", "tell", web, 'args = ["a b"]')
+        + table("zygote", "tell", web, 'args = ["a b"]', zygote)
+        + table("ends", "ends", web, zygote)
+        + table("shell", "shell", web, zygote)
+        + table("few", "hold", web, zygote, "instances = 2", 'rlimits = ["files=64"]')
+        + table("root", "threads", zygote)
+    )
+    virt.good("create", "one.test", "-m", str(manifest), "--ip", ADDRESS)
+    found = virt.root / "one.test"
+    head, _, rest = SCRIPT.partition("import beside\n")
+    write(found, "tell", f"{head}import beside\n{CLOSED}{rest}")
+    write(found, "beside.py", 'WORD = "first"\n')
+    write(found, "ends", ENDS)
+    write(found, "shell", "#!/bin/sh\necho no python\n")
+    write(
+        found,
+        "hold",
+        "#!/usr/bin/python3\nimport sys\nprint('held', flush=True)\nsys.stdin.read()\n",
+    )
+    write(found, "threads", THREADS)
+    yield found
+    virt.good("remove", "--yes", "one.test")
+
+
+@pytest.fixture(scope="module")
+def running(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tree.parent, tmp_path_factory.mktemp("log")) as started:
+        yield started
+
+
+def test_a_script_sees_what_it_would_see_of_a_fresh_python(running: Server) -> None:
+    """Arguments, environment, user, descriptors, signals, streams, globals: all is as without a zygote."""
+    told = [ask(ADDRESS, PORTS[name], b"said\n") for name in ("plain", "zygote", "zygote")]
+    same = [
+        re.sub(r"\d+", "N", one.replace(str(PORTS["zygote"]), str(PORTS["plain"]))) for one in told
+    ]
+    assert '"line": "said' in told[0]
+    assert '"open": [0, 1, 2],' in told[0]
+    assert same[1] == same[2] == same[0]
+
+
+def test_one_process_forks_for_all(running: Server) -> None:
+    """A second connection has the same parent, which is no spawner; as root too, and threads end."""
+    told = {ask(ADDRESS, PORTS["root"]) for _ in range(20)}
+    assert 1 <= len(told) <= 2  # one of each spawner
+    assert all(one.startswith("thread ") and one != "thread 1\n" for one in told)
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (b"word\n", "word\nat exit\n"),
+        (b"seven\n", "at exit\n"),
+        (b"text\n", "no\nat exit\n"),
+        (b"error\n", "ValueError: error\nat exit\n"),
+    ],
+)
+def test_an_end_is_that_of_a_python(running: Server, said: bytes, answer: str) -> None:
+    """Exits, texts, tracebacks with no line of ours; what was registered for the end is run."""
+    told = ask(ADDRESS, PORTS["ends"], said)
+    assert told.endswith(answer)
+    assert "-c" not in told
+    assert "<string>" not in told
+
+
+def test_what_changes_is_loaded_anew(running: Server, tree: Path) -> None:
+    """A module or the script itself; one that cannot be compiled is run as it is, and says why."""
+    assert '"beside": "first"' in ask(ADDRESS, PORTS["zygote"], b"said\n")
+    (tree / "srv/beside.py").write_text('WORD = "another"\n')
+    for _ in range(4):
+        assert '"beside": "another"' in ask(ADDRESS, PORTS["zygote"], b"said\n")
+    write(tree, "ends", "#!/usr/bin/python3\nprint('new')\n")
+    assert ask(ADDRESS, PORTS["ends"], b"x\n") == "new\n"
+    write(tree, "ends", "#!/usr/bin/python3\nprint(\n")
+    assert "SyntaxError" in ask(ADDRESS, PORTS["ends"], b"x\n")
+    write(tree, "ends", ENDS)
+    assert ask(ADDRESS, PORTS["ends"], b"x\n") == "x\nat exit\n"
+
+
+def test_a_change_loses_no_connection_that_is_open(running: Server, tree: Path) -> None:
+    """The zygote that begins anew is the same process: what it forked is still told of when it ends."""
+    first = connect(ADDRESS, PORTS["few"])
+    assert first.recv(5) == b"held\n"
+    write(tree, "hold", (tree / "srv/hold").read_text() + "# another\n")
+    second = connect(ADDRESS, PORTS["few"])
+    assert second.recv(5) == b"held\n"
+    assert live(running, "few", "one.test") == 2
+    first.close()
+    second.close()
+    until(lambda: live(running, "few", "one.test") == 0, "the ends are not told")
+
+
+def test_limits_count_what_a_zygote_forks(running: Server) -> None:
+    """The third is refused, and counted."""
+    inside = [connect(ADDRESS, PORTS["few"]) for _ in range(2)]
+    assert [one.recv(5) for one in inside] == [b"held\n"] * 2
+    assert ask(ADDRESS, PORTS["few"]) == ""
+    assert running.service("few", "one.test")["refused"]["instances"] >= 1
+    for one in inside:
+        one.close()
+    until(lambda: live(running, "few", "one.test") == 0, "the ends are not told")
+
+
+def test_a_zygote_that_is_killed_is_started_again(running: Server) -> None:
+    """By its own user, say; the next connection has another, and nothing stays counted as live."""
+    parent = int(ask(ADDRESS, PORTS["root"]).split()[1])
+    before = {ask(ADDRESS, PORTS["root"]) for _ in range(20)}
+    pids = zygotes("/srv/threads")
+    assert parent > 1
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not set(pids) & set(zygotes("/srv/threads")), "they are still there")
+    until(lambda: bool(lines(running, "root one.test: its worker was ended")), "no line in the log")
+    after = {ask(ADDRESS, PORTS["root"]) for _ in range(20)}
+    assert "" not in after
+    assert not before & after
+    assert live(running, "root", "one.test") == 0
+
+
+def zygotes(script: str) -> list[int]:
+    """Those that a script has."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if script.encode() in words and any(b"exec(compile(" in word for word in words):
+            found.append(int(folder.name))
+    return found
+
+
+def test_only_a_python_script_has_a_zygote(running: Server) -> None:
+    """Another program is not served, and the log says why."""
+    assert lines(running, "shell of one.test is not served", "no Python script")
+    assert ask_quietly(PORTS["shell"]) == ""
+
+
+def ask_quietly(port: int) -> str:
+    try:
+        with connect(ADDRESS, port) as connection:
+            return read(connection)
+    except ConnectionRefusedError:
+        return ""
+
+
+def test_a_reload_ends_the_zygotes(running: Server) -> None:
+    """Those of the old set go, with the set."""
+    ask(ADDRESS, PORTS["root"])
+    before = zygotes("/srv/threads")
+    assert before
+    running.reload()
+    until(lambda: not set(before) & set(zygotes("/srv/threads")), "they are still there")

@@ -1,0 +1,269 @@
+"""Doer: a Python of a domain that has loaded a service's script and its imports, and forks for each connection.
+
+It runs as the service's user, in the domain, by the tree's own interpreter, which is handed this file as
+text: nothing of virttools is there, and any Python from 3.7 on must understand it.
+"""
+
+import ast
+import atexit
+import errno
+import gc
+import io
+import marshal
+import os
+import select
+import signal
+import socket
+import sys
+from array import array
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+
+LONGEST = 1 << 16
+NOT_STARTED = -1000
+LIBRARY = os.path.dirname(os.__file__) + "/"
+SPACE = socket.CMSG_SPACE(array("i", [0]).itemsize)
+
+
+def load(script: str) -> "CodeType":
+    """Compile the script, and import what its first level imports; what cannot be is left to it."""
+    with open(script, "rb") as file:
+        tree = ast.parse(file.read(), script)
+    for node in statements(tree.body):
+        try:  # noqa: SIM105  contextlib is not always there already
+            preload(node)
+        except Exception:  # noqa: BLE001, S110  the script will say so itself, to its client
+            pass
+    return compile(tree, script, "exec", dont_inherit=True)
+
+
+def statements(body: "list[ast.stmt]") -> "list[ast.stmt]":
+    found = []
+    for node in body:
+        found += statements(node.body) if isinstance(node, ast.Try) else [node]
+    return found
+
+
+def preload(node: "ast.stmt") -> None:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            __import__(alias.name)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        __import__(node.module, fromlist=[alias.name for alias in node.names])
+
+
+def state(script: str) -> "dict[str, object]":
+    """What tells whether a file that was loaded is another one now; the standard library is not looked at."""
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    ours = sorted(file for file in files if file and not file.startswith(LIBRARY))
+    return {file: stamp(file) for file in (script, *ours)}
+
+
+def stamp(path: str) -> "object":
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        return error.errno
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+class Zygote:
+    """live: by pid, the number by which the spawner knows a connection."""
+
+    def __init__(self, channel: socket.socket, script: str, live: "dict[int, int]") -> None:
+        self.channel = channel
+        self.script = script
+        self.live = live
+        self.wake_fd, self.wake_write_fd = os.pipe()
+        os.set_blocking(self.wake_write_fd, False)
+        signal.set_wakeup_fd(self.wake_write_fd)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.code = None
+        self.seen = {script: stamp(script)}
+        try:
+            self.code = load(script)
+            self.seen = state(script)
+        except (OSError, SyntaxError, ValueError):
+            pass  # it is run as it is, and says what is wrong
+        gc.collect()
+        gc.freeze()
+
+    def run(self) -> None:
+        """Until the spawner closes its end, and all that was forked has ended."""
+        poll = select.poll()
+        poll.register(self.channel.fileno(), select.POLLIN)
+        poll.register(self.wake_fd, select.POLLIN)
+        self.reap()
+        is_open = True
+        while is_open or self.live:
+            for fd, _ in poll.poll():
+                if fd == self.wake_fd:
+                    os.read(fd, 4096)
+                    self.reap()
+                elif not self.serve():
+                    is_open = False
+                    poll.unregister(fd)
+
+    def serve(self) -> bool:
+        message, rights, _, _ = self.channel.recvmsg(LONGEST, SPACE, socket.MSG_CMSG_CLOEXEC)
+        if not message:
+            return False
+        number, path, argv, env = marshal.loads(message)  # noqa: S302  the spawner's
+        fd = array("i", rights[0][2])[0]
+        is_new = any(stamp(file) != seen for file, seen in self.seen.items())
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.tell(number, NOT_STARTED - (error.errno or errno.EAGAIN))
+            os.close(fd)
+            return True
+        if pid == 0:
+            become(self, None if is_new else self.code, fd, (path, argv, env))
+        os.close(fd)
+        self.live[pid] = number
+        if is_new:
+            self.begin_anew()
+        return True
+
+    def begin_anew(self) -> None:
+        """Load what is there now: in the same process, whose children stay its own."""
+        known = ",".join(f"{pid}:{number}" for pid, number in self.live.items())
+        os.set_inheritable(self.channel.fileno(), True)
+        words = command(known)
+        os.execv(words[0], words)
+
+    def reap(self) -> None:
+        while self.live:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            number = self.live.pop(pid, None)
+            if number is not None:
+                self.tell(number, -(status & 127) if status & 127 else status >> 8)
+
+    def tell(self, number: int, status: int) -> None:
+        try:
+            self.channel.send(number.to_bytes(8, "big") + status.to_bytes(8, "big", signed=True))
+        except OSError:
+            return  # the spawner is gone
+
+
+def command(live: str) -> "list[str]":
+    """The words that start this program again. There may be no /proc to ask."""
+    text, script, _, stub, *interpreter = sys.argv[1:]
+    return [*interpreter, "-c", stub, text, script, live, stub, *interpreter]
+
+
+def become(
+    zygote: Zygote,
+    code: "CodeType | None",
+    fd: int,
+    wanted: "tuple[bytes, tuple[bytes, ...], dict[bytes, bytes]]",
+) -> None:
+    """In a fork: be the script, as if its interpreter had been started for this connection."""
+    status = 1
+    try:
+        path, argv, env = wanted
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in range(3):
+            os.dup2(fd, number)
+        for number in (fd, zygote.channel.detach(), zygote.wake_fd, zygote.wake_write_fd):
+            os.close(number)
+        if code is None:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            os.execve(path, argv, env)
+        adopt(argv, env, zygote.script)
+        status = execute(code, zygote.script)
+    finally:
+        os._exit(status)
+
+
+def adopt(argv: "tuple[bytes, ...]", env: "dict[bytes, bytes]", script: str) -> None:
+    coerced = os.environ.get("LC_CTYPE")  # by the interpreter at its start (PEP 538)
+    os.environ.clear()
+    if coerced is not None:
+        os.environ["LC_CTYPE"] = coerced
+    for name, value in env.items():
+        os.environb[name] = value
+    sys.argv = [script, *map(os.fsdecode, argv[1:])]
+    for fd, word in enumerate(("stdin", "stdout", "stderr")):
+        new = stream(fd, getattr(sys, word))
+        setattr(sys, word, new)
+        setattr(sys, f"__{word}__", new)
+
+
+def stream(fd: int, old: io.TextIOWrapper) -> io.TextIOWrapper:
+    """A standard stream anew: the old one believes that it can seek, as /dev/null does."""
+    raw = io.FileIO(fd, "r" if fd == 0 else "w", closefd=False)
+    buffered = io.BufferedReader(raw) if fd == 0 else io.BufferedWriter(raw)
+    return io.TextIOWrapper(
+        buffered,
+        encoding=old.encoding,
+        errors=old.errors,
+        line_buffering=fd == 2,
+        write_through=old.write_through,
+    )
+
+
+def execute(code: "CodeType", script: str) -> int:
+    """Run it as __main__, and all that a Python does at its end; the status."""
+    main = type(sys)("__main__")
+    main.__dict__.update(__file__=script, __builtins__=__builtins__, __cached__=None)
+    if "__annotations__" in globals():
+        main.__annotations__ = {}  # as this Python has it
+    sys.modules["__main__"] = main
+    status = 0
+    try:
+        exec(code, main.__dict__)  # noqa: S102  the user of the service runs its own script
+    except SystemExit as error:
+        status = meant(error.code)
+    except BaseException as error:  # noqa: BLE001  what ends a Python is shown by its hook
+        status = 1
+        trace = error.__traceback__
+        error.__traceback__ = trace and trace.tb_next  # our own frame is nobody's business
+        sys.excepthook(type(error), error, error.__traceback__)
+    return end(status)
+
+
+def meant(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 255
+    sys.stderr.write(f"{code}\n")
+    return 1
+
+
+def end(status: int) -> int:
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()  # noqa: SLF001  joins the threads, as at every end
+    atexit._run_exitfuncs()  # noqa: SLF001
+    for file in (sys.stdout, sys.stderr):
+        try:
+            file.flush()
+        except (OSError, ValueError):
+            status = status or 120  # as Python says it
+    return status
+
+
+def main() -> None:
+    script, told = sys.argv[2:4]
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path[0] = os.path.dirname(script)
+    live = {}
+    for pair in filter(None, told.split(",")):
+        pid, number = pair.split(":")
+        live[int(pid)] = int(number)
+    os.set_inheritable(3, False)
+    Zygote(socket.socket(fileno=3), script, live).run()
+
+
+if __name__ == "__main__":
+    main()
