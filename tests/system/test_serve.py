@@ -144,9 +144,16 @@ def test_a_reload_takes_what_is_new_and_keeps_what_is_right(
             assert read(early) == "before after"
         virt.good("remove", "--yes", "d2.test")
         server.reload()
-        with pytest.raises(ConnectionRefusedError):
-            connect("127.0.10.2", PORT + 1)
+        until(lambda: is_refused("127.0.10.2", PORT + 1), "the listener is closed")
         assert ask("127.0.10.1", PORT, b"still here") == "still here"
+
+
+def is_refused(address: str, port: int) -> bool:
+    try:
+        connect(address, port).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def test_a_wrong_set_changes_nothing(virt: Virt, create: Create, tmp_path: Path) -> None:
