@@ -37,6 +37,7 @@ OWN = Layer(
     'binaries = ["/bin/sh"]\nusers = [{ name = "bob", uid = 1000 }]\n'
     'services = [{ name = "smtp", port = 25, program = "/usr/sbin/sendmail", args = ["-bs"], user = "bob" }]\n',
 )
+DAEMON = Layer(OWN.file, 'daemons = [{ name = "www", program = "/usr/sbin/nginx" }]\n')
 TOOLS = tuple(
     Entry(path=f"/usr/bin/{name}", type="file", mode=0o755, uid=0, gid=0, rule="", origin="m:1")
     for name in ("sh", "cat", "chown", "chmod", "ln", "install", "cp", "mv")
@@ -221,6 +222,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("log-link", {}, {"log": State.UNHEARD, "devlog": DevLog.SHARED}, "syslogd -p /virtual/log"),
     ("log-server", {}, {"log": State.UNHEARD}, "virt log serve"),
     ("serve-not-running", {"has_server": False}, {}, "virt serve"),
+    (
+        "serve-not-running",
+        {"has_server": False, "inetd": inetd(line())},
+        {"layers": (DAEMON,), "manifest": load.reload((DAEMON,))},
+        "virt serve",
+    ),
     (
         "passwd-missing",
         {},

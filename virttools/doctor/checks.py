@@ -97,7 +97,8 @@ def _found(check: Check, faults: Iterable[Fault], domain: str | None) -> Iterato
 def resident(tree: Tree) -> Resident:
     """What the last checks need of a tree."""
     users = [(one.uid, one.name) for one in tree.people or ()]
-    served = {service.user for service in tree.manifest.services} - {"root"}
+    served = {one.user for one in tree.manifest.services} - {"root"}
+    served |= {one.user for one in tree.manifest.daemons} - {"root"}
     return Resident(
         domain=tree.domain,
         layers=tree.layers,
@@ -109,5 +110,6 @@ def resident(tree: Tree) -> Resident:
         ),
         is_unheard=logging.is_unheard(tree),
         serves=tuple(one.name for one in tree.manifest.services if one.port is not None),
+        daemons=tuple(one.name for one in tree.manifest.daemons),
         has_submit_cf=tree.has_submit_cf,
     )

@@ -213,4 +213,5 @@ class Resident:
     users: tuple[tuple[int, str], ...]
     is_unheard: bool
     serves: tuple[str, ...]
+    daemons: tuple[str, ...]
     has_submit_cf: bool

@@ -49,11 +49,16 @@ def server(machine: Machine, residents: Sequence[Resident]) -> Iterator[Fault]:
 
 
 def serving(machine: Machine, residents: Sequence[Resident]) -> Iterator[Fault]:
-    some = [one for one in residents if one.serves]
-    routed = machine.inetd is not None and bool(machine.inetd.lines)
-    if some and not machine.has_server and not routed:
+    """Inetd may answer for services, by virtuald; daemons are kept by `virt serve` or by systemd."""
+    is_routed = machine.inetd is not None and bool(machine.inetd.lines)
+    named = {one.domain: (*(() if is_routed else one.serves), *one.daemons) for one in residents}
+    idle = {domain: names for domain, names in named.items() if names}
+    if idle and not machine.has_server:
+        domain, names = next(iter(idle.items()))
+        others = f", and for {len(idle) - 1} more domains" if len(idle) > 1 else ""
         yield Fault(
-            f"nobody answers for {some[0].domain}'s {', '.join(some[0].serves)}",
-            "services are declared, and neither `virt serve` runs nor has inetd.conf a line of virtuald",
+            f"nobody may answer for {domain}'s {', '.join(names)}{others}",
+            "services or daemons are declared, and no `virt serve` runs; units that `virt render systemd`"
+            " wrote may do it",
             f"{machine.virt} serve",
         )

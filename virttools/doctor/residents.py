@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from virttools.doctor import mending
 from virttools.doctor.facts import Machine, Person, Resident, Tree
 from virttools.doctor.finding import Fault
+from virttools.manifest.model import Daemon, Service
 from virttools.tree.accounts import FIRST, SPAN, number
 
 _NOBODY = 65534
@@ -35,14 +36,17 @@ def _made(machine: Machine, tree: Tree, one: Person) -> str:
 def service_users(machine: Machine, tree: Tree) -> Iterator[Fault]:
     if tree.people is None:
         return
-    known = {one.name for one in tree.people}
-    for name in sorted({service.user for service in tree.manifest.services} - known - {"root"}):
-        services = [one for one in tree.manifest.services if one.user == name]
-        yield Fault(
-            f"{services[0].name} runs as {name}, and there is no such user inside",
-            f"{services[0].origin} names a user that /etc/passwd of the tree has no line of",
-            _added(machine, tree, name),
-        )
+    known = {one.name for one in tree.people} | {"root"}
+    told: set[str] = set()
+    running: tuple[Service | Daemon, ...] = (*tree.manifest.services, *tree.manifest.daemons)
+    for one in running:
+        if one.user not in known | told:
+            told.add(one.user)
+            yield Fault(
+                f"{one.name} runs as {one.user}, and there is no such user inside",
+                f"{one.origin} names a user that /etc/passwd of the tree has no line of",
+                _added(machine, tree, one.user),
+            )
 
 
 def _added(machine: Machine, tree: Tree, name: str) -> str:
