@@ -26,7 +26,7 @@ MODULES = {
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
         tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
         enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
-        image image.bill image.cyclonedx image.documents image.items image.spdx image.tar host.licences
+        image image.bill image.cyclonedx image.differences image.documents image.items image.spdx image.tar host.licences
         serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.restarting serve.status
         devlog.freshness devlog.limits devlog.lines devlog.messages devlog.places
         doctor.checks doctor.contents doctor.facts doctor.finding doctor.ground doctor.logging doctor.mending doctor.residents doctor.roads
@@ -43,7 +43,7 @@ MODULES = {
         tree.describe tree.ids scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
         tree.users scrub.view
         enter.inside enter.marker enter.program enter.roster
-        image.walk image.intended
+        image.walk image.intended image.reading
         devlog.attribution devlog.cgroups devlog.reader devlog.staleness
         serve.inetdconf
         doctor.examine_host doctor.examine_tree

@@ -9,6 +9,7 @@ import typer
 from virttools import __version__, settings
 from virttools.cli import (
     create,
+    diff,
     doctor,
     domains,
     image,
@@ -71,7 +72,7 @@ def virt(
 
 
 for module in (
-    create, doctor, domains, image, inside, libs, links, render, scrub, services, testing,
+    create, diff, doctor, domains, image, inside, libs, links, render, scrub, services, testing,
 ):  # fmt: skip
     module.register(app)
 app.add_typer(manifest.app, name="manifest")

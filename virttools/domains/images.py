@@ -18,6 +18,7 @@ from virttools.image import (
     archives,
     assemble,
     cyclonedx,
+    differences,
     documents,
     folder,
     intended,
@@ -30,6 +31,7 @@ from virttools.image import (
 from virttools.image import bill as drawing
 from virttools.image.assemble import Assembled
 from virttools.image.bill import Bill
+from virttools.image.differences import Change
 from virttools.image.documents import About, Attachment, Compression
 from virttools.image.items import Item, Layer
 from virttools.manifest.load import reload
@@ -106,18 +108,25 @@ class Made:
 @contextmanager
 def published(root_path: str, domain: str) -> Generator[Source, None, None]:
     """A domain as it is now, for a `with`. Raises UnknownDomain, Busy, SecretFound."""
+    with observed(root_path, domain) as source:
+        as_shipped = items.as_shipped(source.items, source.record.entries)
+        scrubbing.refuse_secrets(
+            root_path, source.tree_fd, source.record, source.manifest, as_shipped
+        )
+        yield source
+
+
+@contextmanager
+def observed(root_path: str, domain: str) -> Generator[Source, None, None]:
+    """A domain as it is now, its secrets included, for a `with`. Raises UnknownDomain, Busy."""
     with (
         open_root(root_path) as root,
         root.lock(domain, shared=True),
         root.open_tree(domain) as tree_fd,
     ):
         record = root.read_record(domain)
-        manifest = reload(record.layers)
         userns.enter()
-        found = walk.items(tree_fd)
-        as_shipped = items.as_shipped(found, record.entries)
-        scrubbing.refuse_secrets(root_path, tree_fd, record, manifest, as_shipped)
-        yield Source(tree_fd, record, manifest, found)
+        yield Source(tree_fd, record, reload(record.layers), walk.items(tree_fd))
 
 
 @contextmanager
@@ -190,17 +199,11 @@ def save(path: str, content: bytes) -> None:
 
 def refuse_difference(first: Sequence[Item], second: Sequence[Item]) -> None:
     """Raises CheckFailed naming the first path by which two builds differ."""
-    before = {item.path: item for item in first}
-    after = {item.path: item for item in second}
-    for path in sorted(before.keys() | after.keys()):
-        one, other = before.get(path), after.get(path)
-        if one == other:
-            continue
+    for found in differences.between(first, second):
         what = "is in one of two builds only"
-        if one is not None and other is not None:
-            parts = [name for name in Item.__slots__ if getattr(one, name) != getattr(other, name)]
-            what = f"differs between two builds in {', '.join(parts)}"
-        raise CheckFailed(f"cannot reproduce the image: /{printable(path)} {what}")
+        if found.change is Change.CHANGED:
+            what = f"differs between two builds in {', '.join(found.parts)}"
+        raise CheckFailed(f"cannot reproduce the image: /{printable(found.path)} {what}")
 
 
 @dataclass(frozen=True, slots=True)

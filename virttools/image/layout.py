@@ -13,7 +13,7 @@ from errno import ENOENT, ENOTDIR
 from typing import Self
 
 from virttools.errors import ApplyError, Busy, DomainExists, ManifestError
-from virttools.image import documents
+from virttools.image import documents, reading
 from virttools.image.documents import Descriptor
 from virttools.image.pack import Hashing
 
@@ -24,11 +24,6 @@ _DOCUMENT = 16 << 20
 """Bytes of a JSON document that we read; registries take 4 MiB."""
 
 Writing = Callable[[Hashing], None]
-
-
-def is_layout(path: str) -> bool:
-    """Whether that folder says that it is one."""
-    return os.path.isfile(os.path.join(path, "oci-layout"))
 
 
 class Layout:
@@ -151,7 +146,7 @@ class Layout:
 @contextmanager
 def existing(path: str) -> Generator[Layout, None, None]:
     """A layout that is there, locked, for a `with`. Raises DomainExists where it is none, Busy, ApplyError."""
-    if not is_layout(path):
+    if not reading.is_layout(path):
         raise DomainExists(
             f"cannot write {path}: it is there already, and no OCI image layout",
             hint="name a folder that is not there, or an image layout to add to",
