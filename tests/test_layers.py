@@ -56,7 +56,7 @@ MODULES = {
         serve.wrapper
         devlog.handover devlog.mounting devlog.relink devlog.setup devlog.sockets devlog.watch
         devlog.belonging devlog.forward devlog.holder devlog.receiver devlog.writing
-        image.archives image.assemble image.folder image.layout image.output image.pack image.stream
+        image.archives image.assemble image.folder image.layout image.output image.pack image.push image.stream
         serve.internal serve.metrics serve.notify serve.proxied
         serve.become serve.connection serve.forking serve.jail
         serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner

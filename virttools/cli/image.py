@@ -14,6 +14,7 @@ from virttools.domains.images import Format, Made, Source, Wanted
 from virttools.enter import userns
 from virttools.errors import CheckFailed, UsageError
 from virttools.image import documents, items
+from virttools.image import push as sending
 from virttools.image.documents import Attachment, Compression
 from virttools.image.items import Item
 from virttools.manifest import names
@@ -77,6 +78,10 @@ def image(
     checksums: Annotated[
         str | None, typer.Option(metavar="FILE", help="The digest of every file, for sha256sum -c.")
     ] = None,
+    push: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REF", help="Send it there too, as HOST/NAME:TAG; repeatable."),
+    ] = None,
     check_reproducible: Annotated[
         bool, typer.Option("--check-reproducible", help="Build twice; 1 if the two differ.")
     ] = False,
@@ -90,6 +95,7 @@ def image(
     options = Options(source_root=source_root)
     boms = _boms(sbom or [])
     attached = _attached(attach or [], wanted.format)
+    targets = _targets(push or [], wanted.format)
     wish = _wish(output, domain, manifest, profile or [])
     if wish is None and domain is None:
         raise UsageError(
@@ -124,7 +130,14 @@ def image(
             advance=advance,
         )
         _write_beside(boms, checksums, source, found, wanted, source_root)
-    _show(output, made)
+    sent = [
+        (target, sending.push(
+            os.path.abspath(out), wanted.format, wanted.tags[0], target,
+            has_referrers=bool(attached),
+        ))
+        for target in targets
+    ]  # fmt: skip
+    _show(output, made, sent)
     if exit_code and made.is_changed:
         raise typer.Exit(CheckFailed.exit_code)
 
@@ -150,6 +163,14 @@ def _attached(kinds: list[str], kind: Format) -> list[str]:
     if kinds and kind not in (Format.OCI, Format.OCI_ARCHIVE):
         raise UsageError(f"cannot attach to {kind}: only OCI images hold such documents")
     return list(dict.fromkeys(kinds))
+
+
+def _targets(references: list[str], kind: Format) -> list[str]:
+    if references and kind not in (Format.OCI, Format.OCI_ARCHIVE):
+        raise UsageError(
+            f"cannot push {kind}: only OCI images go to registries", hint="--format oci"
+        )
+    return [sending.reference(text) for text in dict.fromkeys(references)]
 
 
 def _attachments(
@@ -243,7 +264,7 @@ def _epoch(text: str) -> int:
     return int(text)
 
 
-def _show(output: Output, made: Made) -> None:
+def _show(output: Output, made: Made, sent: list[tuple[str, str]]) -> None:
     data: dict[str, Any] = {
         "domain": made.domain,
         "output": made.out,
@@ -261,6 +282,7 @@ def _show(output: Output, made: Made) -> None:
             }
             for layer in made.layers
         ],
+        "pushed": [target for target, _ in sent],
     }
     line = f"wrote {made.out}: {made.format} of {made.entries} entries, {size(made.size)}"
     if made.layers:
@@ -270,6 +292,7 @@ def _show(output: Output, made: Made) -> None:
     if not made.is_changed:
         line += ", as it was"
     lines = [line, *([made.digest] if made.digest else [])]
+    lines += [f"pushed to {target} by {way}" for target, way in sent]
     if made.out == "-":
         for one in lines:
             output.note(one)
