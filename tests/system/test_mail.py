@@ -73,7 +73,7 @@ def test_a_client_hands_in_mail_for_the_domain_and_for_no_other(served: Machine)
     }
     served.await_mail(TWO, "by a client")
     assert "by a client" not in served.spool(ONE)
-    # Whoever connects to an address of this machine has that very address.
+    # Anybody on this machine may connect from the domain's own address.
     own = served.send(TWO, f"bob@{TWO}", f"bob@{ONE}", source=ADDRESSES[TWO])
     assert [told[0] for told in own.values()] == [550]
 
