@@ -52,6 +52,7 @@ def test_a_fresh_domain_is_green_and_left_as_it_was(served: Virt) -> None:
     found = served.json("test", DOMAIN)
     assert {one["service"]: one["told"] for one in found["services"] if one["ok"]} == GREEN
     assert found["missing"] == found["untried"] == []
+    assert not any(one["live"] for one in found["services"])  # 192.0.2.1 is on no interface
     assert state(served.tree(DOMAIN)) == before
     assert list((served.root / ".virt/staging").iterdir()) == []
 

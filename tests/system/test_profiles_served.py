@@ -1,5 +1,6 @@
 """The profiles for two domains on one machine, by `virt serve` and by inetd: real clients, real passwords."""
 
+import json
 import os
 import subprocess
 import sys
@@ -116,6 +117,10 @@ def test_two_bobs_are_served(two: Virt, tmp_path: Path, kind: str) -> None:
             if domain == "d1.example":
                 assert (two.tree("d2.example") / "etc/shadow").read_bytes() == before
         refused(two, server, f"{new} d1.example", f"{new} d2.example")
+        tried = inside(
+            server, str(VIRT), "--root", str(two.root), "--json", "test", "d1.example", "http"
+        )
+        assert [one["live"] for one in json.loads(tried.stdout)["data"]["services"]] == [True]
 
 
 def refused(two: Virt, server: "subprocess.Popen[bytes]", first: str, second: str) -> None:

@@ -66,6 +66,9 @@ def _show(output: Output, domain: str, report: Report) -> None:
     for one in report.outcomes:
         for line in one.evidence:
             output.note(f"{one.service}: {line}")
+    idle = [one.service for one in report.outcomes if one.is_ok and not one.is_live]
+    if idle:
+        output.note(f"nobody answers for the domain now: {', '.join(idle)}; `virt serve` does")
     for name in report.untried:
         output.note(f"not tried, since no probe says how: {name}")
     if report.missing:
@@ -89,6 +92,7 @@ def _data(domain: str, report: Report) -> dict[str, object]:
                 "service": one.service,
                 "port": one.port,
                 "ok": one.is_ok,
+                "live": one.is_live,
                 "told": one.told,
                 "evidence": list(one.evidence),
             }

@@ -45,13 +45,17 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One service as tried. told: what a client saw; evidence: what the program or the log said."""
+    """One service as tried. told: what a client saw; evidence: what the program or the log said.
+
+    is_live: whether somebody answers at its address now; trials need nobody there.
+    """
 
     service: str
     port: int
     is_ok: bool
     told: str
     evidence: tuple[str, ...] = ()
+    is_live: bool = False
 
 
 def printable(text: str) -> str:

@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from virttools import linux
 from virttools.errors import ApplyError, HostLacks, NeedsPrivilege, VirtError
@@ -70,7 +70,7 @@ def run(trial: Trial) -> Outcome:
         os.close(read_fd)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    return _understood(trial, said)
+    return replace(_understood(trial, said), is_live=_is_live(trial))
 
 
 def _hear(fd: int, deadline: float) -> bytes:
@@ -82,6 +82,21 @@ def _hear(fd: int, deadline: float) -> bytes:
             break
         parts.append(part)
     return b"".join(parts)
+
+
+def _is_live(trial: Trial) -> bool:
+    """Whether somebody listens at its address, if that is an address of this machine."""
+    if trial.address not in trial.addresses:
+        return False
+    family = socket.AF_INET6 if ":" in trial.address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as asked:
+        asked.settimeout(1)
+        try:
+            asked.bind((trial.address, 0))  # no packet goes to another machine that has it
+            asked.connect((trial.address, trial.port))
+        except OSError:
+            return False
+    return True
 
 
 def _understood(trial: Trial, said: bytes) -> Outcome:
