@@ -34,6 +34,20 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
         virt("remove", "--yes", name.split("\t")[0])
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
+    """A root with two domains that hold a shell."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    folder = tmp_path_factory.mktemp("virtual")
+    folder.chmod(0o755)
+    (folder.parent / "plain.toml").write_text('binaries = ["/bin/sh"]\n')
+    virt = Virt(folder)
+    virt.good("create", "domain1.com", "domain2.com", "-m", str(folder.parent / "plain.toml"))
+    yield virt
+    virt("remove", "--yes", "domain1.com", "domain2.com")
+
+
 def listed(virt: Virt, *words: str) -> list[dict[str, str]]:
     """The findings, but for what no test machine has: servers."""
     done = virt("--json", "doctor", *words)
@@ -356,18 +370,16 @@ def test_an_address_without_an_alias_is_told(virt: Virt, tmp_path: Path) -> None
     assert (tmp_path / "after").read_text() == "0\n"
 
 
-def test_the_log_link_is_told_and_relinked(virt: Virt, tmp_path: Path) -> None:
+def test_the_log_link_is_told_and_relinked(plain: Virt) -> None:
     """Of a socket that was bound anew, of one that is gone, and of what was put in its place."""
-    (tmp_path / "m.toml").write_text('binaries = ["/bin/sh"]\n')
-    virt.good("create", "domain1.com", "-m", str(tmp_path / "m.toml"))
-    link = virt.root / "domain1.com/dev/log"
+    link = plain.root / "domain1.com/dev/log"
     damages: tuple[Callable[[], object], ...] = (link.unlink, lambda: put_file(link))
     for damage in damages:
         damage()
-        (found,) = listed(virt)
+        (found,) = listed(plain)
         assert found["check"] == "log-link"
-        mend(virt, found["mend"])
-        assert listed(virt) == []
+        mend(plain, found["mend"])
+        assert listed(plain) == []
 
 
 def put_file(path: Path) -> None:
@@ -375,38 +387,33 @@ def put_file(path: Path) -> None:
     path.write_text("not a socket")
 
 
-def test_a_file_system_that_harms_is_told(virt: Virt, tmp_path: Path) -> None:
+def test_a_file_system_that_harms_is_told(plain: Virt) -> None:
     """A root on nosuid, nodev, noexec; a tree on a file system of its own."""
-    (tmp_path / "m.toml").write_text('binaries = ["/bin/sh"]\n')
-    virt.good("create", "domain1.com", "-m", str(tmp_path / "m.toml"))
-    root = virt.root
+    root = plain.root
     mounted("--bind", "-o", "bind,nosuid,nodev,noexec", root, root)
     try:
         mounted("-t", "tmpfs", "-o", "mode=755", "apart", root / "domain1.com")
-        found = {one["check"]: one["mend"] for one in listed(virt)}
+        found = {one["check"]: one["mend"] for one in listed(plain)}
         assert {"root-mount", "tree-apart"} <= set(found)
-        mend(virt, found["root-mount"])
-        mend(virt, found["tree-apart"])
-        assert listed(virt) == []
+        mend(plain, found["root-mount"])
+        mend(plain, found["tree-apart"])
+        assert listed(plain) == []
     finally:
         subprocess.run(["umount", root], check=True, timeout=10)
 
 
-def test_a_damaged_record_and_an_open_root_are_told(virt: Virt, tmp_path: Path) -> None:
+def test_a_damaged_record_and_an_open_root_are_told(plain: Virt) -> None:
     """What keeps all other commands from working is a finding here, not a failure."""
-    (tmp_path / "m.toml").write_text('binaries = ["/bin/sh"]\n')
-    for name in ("domain1.com", "domain2.com"):
-        virt.good("create", name, "-m", str(tmp_path / "m.toml"))
-    record = virt.root / ".virt/records/domain1.com.json"
+    record = plain.root / ".virt/records/domain1.com.json"
     text = record.read_bytes()
     record.write_bytes(text[:40])
-    assert seen(listed(virt)) == [("record-damaged", "domain1.com")]
+    assert seen(listed(plain)) == [("record-damaged", "domain1.com")]
     record.write_bytes(text)
-    virt.root.chmod(0o777)
-    (found,) = listed(virt)
+    plain.root.chmod(0o777)
+    (found,) = listed(plain)
     assert found["check"] == "root-unsafe"
-    mend(virt, found["mend"])
-    assert listed(virt) == []
+    mend(plain, found["mend"])
+    assert listed(plain) == []
 
 
 def test_servers_that_do_not_run_are_told(site: Virt) -> None:
