@@ -328,3 +328,33 @@ def test_the_changelog_has_this_version() -> None:
     headings = re.findall(r"^## (.*)$", documents.text("CHANGELOG.md"), re.MULTILINE)
     assert headings[0] == "[Unreleased]"
     assert re.fullmatch(rf"\[{re.escape(__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
+
+
+def test_the_japanese_guide_says_to_type_the_same() -> None:
+    """The two guides have the same blocks in the same order, and as many sections."""
+    english, japanese = (documents.text(f"docs/{name}.md") for name in ("hosting", "hosting.ja"))
+    blocks, headings = r"^```.*?^```$", r"^## "
+    assert re.findall(blocks, japanese, re.MULTILINE | re.DOTALL) == re.findall(
+        blocks, english, re.MULTILINE | re.DOTALL
+    )
+    assert len(re.findall(headings, japanese, re.MULTILINE)) == len(
+        re.findall(headings, english, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize(
+    "name", sorted(str(file.relative_to(HERE)) for file in (HERE / "docs").glob("*.md"))
+)
+def test_every_link_in_a_document_leads_somewhere(name: str) -> None:
+    """The files that documents link to are there, and so are the headings."""
+    file = HERE / name
+    for target in re.findall(r"\]\((?!https?:)([^)]*)\)", file.read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        other = (file.parent / path).resolve() if path else file
+        assert other.exists(), f"{name}: {target}"
+        titles = (
+            re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
+            if heading
+            else []
+        )
+        assert not heading or heading in {one.lower().replace(" ", "-") for one in titles}, target

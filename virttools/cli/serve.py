@@ -166,6 +166,8 @@ def _serve(here: "Settings", options: Options, words: list[str]) -> int:
 
 
 def _tell(here: "Settings", options: Options, *, as_json: bool) -> int:
+    import site
+
     from virttools.cli.output import Output
     from virttools.serve import metrics, status
 
@@ -189,6 +191,8 @@ def _tell(here: "Settings", options: Options, *, as_json: bool) -> int:
         f"pid {found.pid}, up {found.uptime} s, {found.spawners} spawners, {found.reloads} reloads,"
         f" {found.unrouted} connections to no domain"
     )
+    if output.is_terminal():
+        site.main()  # the server starts without site-packages (-S); what draws the table lies there
     output.table(status.HEADING, status.rows(found))
     if found.periodic:
         output.table(status.PERIODIC_HEADING, status.periodic_rows(found))
