@@ -11,6 +11,7 @@ from itertools import permutations
 import pytest
 
 from tests.system import guide, machine
+from tests.system.calls import Done
 from tests.system.clients import Customer
 from tests.system.guide import Command, Reader, Step
 from tests.system.server import until
@@ -34,6 +35,7 @@ INETD = "inetd instead"
 LATER = ("Checking", "Logs", "When something is wrong")
 
 # What curl ends with.
+HTTP_ERROR = 22
 UPLOAD_FAILED = 25
 LOGIN_DENIED = 67
 NOT_THERE = 78
@@ -110,7 +112,8 @@ def test_two_bobs_use_everything(hosted: Reader, told: dict[str, list[Step]], se
     """Real clients of both domains at once, each service, each its own; the other's password is refused."""
     with under_inetd(hosted, told) if server == "inetd" else nullcontext():
         pairs = list(permutations(bobs(hosted)))
-        at_once(pairs, check_ftp, check_anonymous, check_mail, check_refused)
+        at_once(pairs, check_ftp, check_anonymous, check_web, check_mail, check_refused)
+        at_once(pairs, check_new_password)
 
 
 def at_once(pairs: list[tuple[Customer, ...]], *checks: Callable[..., None]) -> None:
@@ -139,17 +142,46 @@ def check_anonymous(bob: Customer, other: Customer) -> None:
     assert told.status == UPLOAD_FAILED
 
 
+def check_web(bob: Customer, other: Customer) -> None:
+    """The site of the name, by one address or the other."""
+    done = bob.curl("-i", f"http://{bob.domain}/")
+    assert done.out.startswith(("HTTP/1.1 200", "HTTP/1.0 200")), done
+    assert (bob.domain in done.out, other.domain in done.out) == (True, False)
+    assert bob.curl("-f", f"http://{bob.domain}/none").status == HTTP_ERROR
+
+
 def check_mail(bob: Customer, other: Customer) -> None:
-    """From outside; nobody's is not taken, and nothing is passed on for strangers."""
+    """From outside, and from the other domain; nobody's is not taken, and nothing is passed on for strangers."""
     assert bob.mail("fred@example.org", "from far away").status == 0
     assert bob.mail("fred@example.org", "for nobody", to=f"no.one@{bob.domain}").status != 0
     assert bob.mail("fred@example.org", "passed on", to=f"bob@{other.domain}").status != 0
+    until(lambda: "from far away" in "".join(bob.letters()), "the letter from far away")
+    assert "passed on" not in "".join(other.letters())
+    assert bob.forget(1).status == 0
 
 
 def check_refused(bob: Customer, other: Customer) -> None:
     """The password of the other domain's bob opens nothing here."""
     thief = replace(bob, password=other.password)
-    assert thief.ftp("").status == LOGIN_DENIED
+    tries: list[Callable[[], Done]] = [
+        lambda: thief.ftp(""),
+        thief.pop,
+        lambda: thief.change("Stolen-one"),
+    ]
+    with ThreadPoolExecutor() as threads:
+        told = threads.map(lambda one: one(), tries)
+    assert [done.status for done in told] == [LOGIN_DENIED, LOGIN_DENIED, 1]
+
+
+def check_new_password(bob: Customer, other: Customer) -> None:
+    """It counts at once, for all that ask PAM; the old one does no more, and the other bob keeps his."""
+    fresh = replace(bob, password=f"Fresh-9-{bob.domain}")
+    assert bob.change(fresh.password).status == 0
+    try:
+        assert (fresh.ftp("").status, fresh.pop().status) == (0, 0)
+        assert bob.ftp("").status == LOGIN_DENIED
+    finally:
+        assert fresh.change(bob.password).status == 0
 
 
 def test_what_one_domain_does_is_not_seen_in_the_other(hosted: Reader) -> None:
