@@ -25,7 +25,7 @@ DAEMON = r"""
 #include <unistd.h>
 static void end(int number) { _exit(number == SIGTERM ? 0 : 7); }
 int main(int argc, char **argv) {
-    char host[256] = "";
+    char host[256] = "", name[64];
     const char *what = argv[1];
     struct rlimit files;
     FILE *out;
@@ -42,7 +42,8 @@ int main(int argc, char **argv) {
     }
     gethostname(host, sizeof host);
     getrlimit(RLIMIT_NOFILE, &files);
-    out = fopen("/ticks/daemons", "a");
+    snprintf(name, sizeof name, "/ticks/%s", what);
+    out = fopen(name, "a");
     fprintf(out, "%s %s pid=%d sid=%d uid=%d nice=%d files=%ld env=%s\n", what, host, (int)getpid(),
             (int)getsid(0), (int)getuid(), getpriority(PRIO_PROCESS, 0), (long)files.rlim_cur,
             getenv("SECRET") ? "leaks" : "clean");
@@ -125,13 +126,16 @@ def running(server: Server, *names: str) -> dict[str, int]:
             found.get(name, {}).get("state") == "running" and found[name]["pid"] for name in names
         )
 
-    until(are_there, f"{names} in {found}")
+    try:
+        until(are_there, f"{names} run")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {found}\n{server.log.read_text()}") from error
     return {name: found[name]["pid"] for name in names}
 
 
 def said(virt: Virt, name: str) -> list[str]:
-    file = virt.tree(name) / "ticks/daemons"
-    return file.read_text().splitlines() if file.exists() else []
+    files = sorted((virt.tree(name) / "ticks").iterdir())
+    return [line for file in files for line in file.read_text().splitlines()]
 
 
 def is_there(pid: int) -> bool:

@@ -126,6 +126,27 @@ def target(root_path: str, name: str, manifest: Manifest, service: Service) -> T
         os.close(tree_fd)
 
 
+def daemon_target(root_path: str, name: str, manifest: Manifest, daemon: model.Daemon) -> Target:
+    """A daemon of one domain, as what a trial starts. Raises ConfigError, EnterError."""
+    tree_fd = inside.open_tree(root_path, name)
+    try:
+        hostname = manifest.etc.hostname or name
+        place = _place(f"{root_path}/{name}", tree_fd, str(daemon.isolation), hostname)
+        one = _daemon(_read_tree(place, tree_fd), daemon)
+    finally:
+        os.close(tree_fd)
+    return Target(
+        one.name,
+        one.place,
+        path=one.path,
+        argv=one.argv,
+        env=one.env,
+        ids=one.ids,
+        nice=one.nice,
+        rlimits=one.rlimits,
+    )
+
+
 def _place(folder: str, tree_fd: int, isolation: str, hostname: str) -> Place:
     seen = os.fstat(tree_fd)
     return Place(

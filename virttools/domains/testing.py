@@ -49,14 +49,16 @@ def run(
         with root.open_tree(domain) as tree_fd:
             gone = missing.found(tree_fd, record)
         path = root.path
+        daemons = {daemon.name for daemon in manifest.daemons}
         outcomes = []
         for probe in probes:
-            outcomes.append(_try(path, domain, manifest, probe, login))
+            attempt = _try_daemon if probe.service in daemons else _try
+            outcomes.append(attempt(path, domain, manifest, probe, login))
             told(outcomes[-1])
     tried = {probe.service for probe in manifest.probes}
-    untried = tuple(
-        one.name for one in manifest.services if one.port is not None and one.name not in tried
-    )
+    ports = [(one.name, one.port) for one in manifest.services]
+    ports += [(one.name, next(iter(one.ports), None)) for one in manifest.daemons]
+    untried = tuple(name for name, port in ports if port is not None and name not in tried)
     return Report(tuple(outcomes), gone, untried)
 
 
@@ -95,5 +97,31 @@ def _try(
             seconds=SECONDS,
             listens=not service.is_waiting,
             waits=service.is_waiting,
+        )
+    )
+
+
+def _try_daemon(
+    root_path: str, domain: str, manifest: Manifest, probe: Probe, login: Login | None
+) -> Outcome:
+    daemon = next(one for one in manifest.daemons if one.name == probe.service)
+    port = next(iter(daemon.ports), 0)
+    try:
+        target = serving.daemon_target(root_path, domain, manifest, daemon)
+    except VirtError as error:
+        return Outcome(probe.service, port, False, error.message)
+    return trial.run(
+        Trial(
+            root_path,
+            domain,
+            manifest.uid_base,
+            manifest.addresses,
+            address=next(iter(manifest.addresses), LOOPBACK),
+            port=port,
+            target=target,
+            probe=probe,
+            login=login,
+            seconds=SECONDS,
+            listens=False,
         )
     )

@@ -45,6 +45,7 @@ class ProbeKind(StrEnum):
     HTTP = "http"
     POP = "pop"
     POPPASS = "poppass"
+    SMB = "smb"
     SMTP = "smtp"
 
 

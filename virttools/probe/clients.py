@@ -23,6 +23,10 @@ def ask(call: Call) -> str:
             from virttools.probe import poppass
 
             return poppass.ask(call)
+        case ProbeKind.SMB:
+            from virttools.probe import smb
+
+            return smb.ask(call)
         case ProbeKind.SMTP:
             from virttools.probe import smtp
 
