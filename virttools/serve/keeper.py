@@ -6,6 +6,7 @@ When it ends, the kernel ends all that the daemon has left behind.
 
 import _signal  # type: ignore[import-not-found]  # signal loads enum and re
 import _socket
+import fcntl
 import os
 import resource
 import select
@@ -225,15 +226,16 @@ class _Keeper:
 
 
 def _empty_standard() -> None:
-    """Let 0, 1 and 2 be the end of a pipe that nobody writes to: the end of a file.
+    """Let 0, 1 and 2 be an empty file that stays so.
 
-    Not the host's /dev/null, whose mode root of a tree could change by fchmod(2).
+    Not the host's /dev/null, whose mode root of a tree could change by fchmod(2); nor a pipe, whose
+    end smbd takes as a sign to end.
     """
-    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    empty_fd = os.memfd_create("nothing", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(empty_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
     for fd in range(3):
-        os.dup2(read_fd, fd)
-    os.close(read_fd)
-    os.close(write_fd)
+        os.dup2(empty_fd, fd)
+    os.close(empty_fd)
 
 
 def _is_alone() -> bool:
