@@ -30,6 +30,7 @@ MODULES = {
         serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.restarting serve.status
         devlog.freshness devlog.limits devlog.lines devlog.messages devlog.places
         doctor.checks doctor.contents doctor.facts doctor.finding doctor.ground doctor.logging doctor.mending doctor.residents doctor.roads
+        net net.alias
         probe probe.accounts probe.crypt probe.outcome
         devlog.limits devlog.lines devlog.messages devlog.places
     """,
@@ -51,7 +52,7 @@ MODULES = {
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
-        tree.remove tree.root scrub.search tree.spread tree.staging tree.steps tree.store
+        tree.remove tree.rewrite tree.root scrub.search tree.spread tree.staging tree.steps tree.store
         enter.choose enter.confinement enter.contain enter.drawn enter.execute enter.userns enter.rootless enter.init enter.mounts enter.signals enter.terminal enter.history enter.links enter.many enter.picker enter.reports
         serve.wrapper
         devlog.handover devlog.mounting devlog.relink devlog.setup devlog.sockets devlog.watch
@@ -62,6 +63,7 @@ MODULES = {
         serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner
         serve.starter serve.work serve.holdings serve.children serve.control serve.successor serve.supervisor serve.worker
         probe.clients probe.ftp probe.http probe.network probe.performer probe.pop probe.poppass probe.smb probe.smtp
+        net.aliases net.claims
         probe.scene probe.trial
         serve.daemons serve.keeper
     """,

@@ -93,7 +93,7 @@ def test_every_problem_of_the_file_is_told_with_its_line(tmp_path: Path) -> None
         Problem(
             file,
             2,
-            "unknown key 'rot', allowed: root, bindir, picker, profiles, allow_host, services, did you mean root?",
+            "unknown key 'rot', allowed: root, bindir, picker, profiles, allow_host, interface, services, did you mean root?",
         ),
         Problem(file, 3, f"root {path}"),
         Problem(file, 4, f"bindir {path}"),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 FILE = "/etc/virttools/virt.toml"
 ROOT = "/virtual"
 _LARGEST = 1 << 20
-_KEYS = ("root", "bindir", "picker", "profiles", "allow_host", "services")
+_KEYS = ("root", "bindir", "picker", "profiles", "allow_host", "interface", "services")
 
 
 class Settings:
@@ -22,10 +22,11 @@ class Settings:
     root: str, absolute, the folder of all trees. bindir: str or None, where `virt link` makes its
     links. picker: str or None, how a domain is chosen. profiles: tuple of str, the profiles of a
     domain for which nothing else is said. allow_host: bool, whether routes may lead to the host
-    itself. file: str or None, the virt.toml that was read; it may have services, for the server.
+    itself. interface: str or None, where `virt ip` puts addresses.
+    file: str or None, the virt.toml that was read; it may have services, for the server.
     """
 
-    __slots__ = ("allow_host", "bindir", "file", "picker", "profiles", "root")
+    __slots__ = ("allow_host", "bindir", "file", "interface", "picker", "profiles", "root")
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Settings:
         picker: "str | None" = None,
         profiles: "tuple[str, ...]" = ("base",),
         allow_host: bool = False,
+        interface: "str | None" = None,
         file: "str | None" = None,
     ) -> None:
         self.root = root
@@ -42,6 +44,7 @@ class Settings:
         self.picker = picker
         self.profiles = profiles
         self.allow_host = allow_host
+        self.interface = interface
         self.file = file
 
 
@@ -64,6 +67,7 @@ def load(environ: "Mapping[str, str]", *, root: "str | None" = None, file: str =
         picker=said.get("picker"),
         profiles=profiles,
         allow_host=said.get("allow_host", False),
+        interface=said.get("interface"),
         file=None if text is None else file,
     )
 
@@ -149,8 +153,8 @@ def _fault(key: str, value: object) -> str:
     """What is wrong with one key, or ""."""
     if key in {"root", "bindir"}:
         return "" if _is_path(value) else f"{key} is no path, allowed: an absolute path without .."
-    if key == "picker":
-        return "" if isinstance(value, str) and value else "picker is no text, allowed: a word"
+    if key in {"picker", "interface"}:
+        return "" if isinstance(value, str) and value else f"{key} is no text, allowed: a word"
     if key == "profiles":
         words = value if isinstance(value, list) else [None]
         good = all(isinstance(word, str) and word for word in words)

@@ -14,6 +14,7 @@ from virttools.cli import (
     domains,
     image,
     inside,
+    ip,
     libs,
     links,
     log,
@@ -78,6 +79,7 @@ for module in (
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(profile.app, name="profile")
 app.add_typer(log.app, name="log")
+app.add_typer(ip.app, name="ip")
 
 
 def main(argv: list[str], *, called: str = "virt") -> int:
@@ -124,6 +126,6 @@ def _leading_options(argv: list[str]) -> list[str]:
 
 def _command(argv: list[str]) -> str:
     rest = argv[len(_leading_options(argv)) :]
-    nested = rest[:1] in (["manifest"], ["profile"], ["log"], ["services"])
+    nested = rest[:1] in (["manifest"], ["profile"], ["log"], ["services"], ["ip"])
     nested = nested and bool(rest[1:2]) and rest[1][0] != "-"
     return " ".join(rest[: 2 if nested else 1])

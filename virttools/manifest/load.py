@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from virttools.manifest.profiles import find, read
 SITE = "/etc/virttools"
 DEFAULT_PROFILES = ("base",)
 _DEEPEST = 100
+_ONLY_ADDRESSES = re.compile(r"addresses = \[[^\n]*\]\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,16 @@ def reload(layers: Sequence[Layer]) -> Manifest:
     for layer in layers:
         gathering.add(layer, gathering.understood(layer))
     return gathering.merged("the recorded manifest")
+
+
+def with_addresses(layers: Sequence[Layer], addresses: Sequence[str]) -> tuple[Layer, ...]:
+    """The layers of a record, with these addresses instead of those that they declare."""
+    kept = list(layers)
+    while kept and kept[-1].file == COMMAND_LINE and _ONLY_ADDRESSES.fullmatch(kept[-1].text):
+        kept.pop()
+    reset = Layer(COMMAND_LINE, "addresses = []\n")
+    given = [Layer(COMMAND_LINE, _options((), addresses))] if addresses else []
+    return (*kept, reset, *given)
 
 
 def _main(domain: str, manifest_file: str | None, site: str) -> Layer | None:

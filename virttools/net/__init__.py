@@ -1,0 +1,1 @@
+"""Addresses of domains on the interfaces of the host."""
