@@ -197,7 +197,9 @@ CONTEXT = Context(
 )
 def test_only_whole_names_of_others_count(text: str, named: str | None) -> None:
     """Subdomains and addresses in any spelling do; substrings, longer names and our own do not."""
-    assert Neighbours(CONTEXT).named(words(text.encode())) == named
+    neighbours = Neighbours(CONTEXT)
+    assert neighbours.named(words(text.encode())) == named
+    assert named is None or neighbours.may_be_in(text.encode(), binary=False)
 
 
 LABEL = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
@@ -210,7 +212,14 @@ EDGE = st.sampled_from(
 def naming(text: str, *names: str, addresses: tuple[str, ...] = ()) -> str | None:
     """The neighbour that a text names, for a domain that has nothing to do with either."""
     context = Context(domain="mine.invalid", other_names=names, other_addresses=addresses)
-    return Neighbours(context).named(words(text.encode()))
+    neighbours = Neighbours(context)
+    found = neighbours.named(words(text.encode()))
+    # The short look never passes over what the long one finds.
+    assert found is None or neighbours.may_be_in(text.encode(), binary=False)
+    assert neighbours.named(words_of_program(text.encode())) is None or neighbours.may_be_in(
+        text.encode(), binary=True
+    )
+    return found
 
 
 @given(NAME, EDGE, EDGE)

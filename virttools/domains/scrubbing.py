@@ -78,7 +78,7 @@ def refuse_secrets(
     """
     context = _context(record.domain, manifest, neighbours.look(root_path, ()))
     view = TreeView(tree_fd, record.entries)
-    hits = secrets.scan(view, context, manifest.scrub.keep, pristine, _seen)
+    hits = secrets.scan(view, context, manifest.scrub.keep, pristine)
     if hits:
         raise _refusal(
             record.domain,

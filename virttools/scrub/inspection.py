@@ -33,15 +33,28 @@ class Features(NamedTuple):
 
 
 Cache = dict[Hashable, Features]
+_NO_WORDS = Words(frozenset(), frozenset())
 
 
 class Inspector:
-    """Looks into the files of one view. The cache may serve many views, of as many domains."""
+    """Looks into the files of one view. The cache may serve many views, of as many domains.
 
-    def __init__(self, view: View, pristine: frozenset[str], cache: Cache | None) -> None:
+    only: nobody else's names are asked for, and there is no other view: a text that names none of
+    them has no words.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        pristine: frozenset[str],
+        cache: Cache | None,
+        *,
+        only: Neighbours | None = None,
+    ) -> None:
         self._view = view
         self._pristine = pristine
         self._cache: Cache = {} if cache is None else cache
+        self._only = only
 
     def is_pristine(self, file: ViewFile) -> bool:
         """True if the file is known to be just as its package ships it to everybody."""
@@ -90,7 +103,10 @@ class Inspector:
 
     def _examined(self, file: ViewFile) -> Iterator[Features]:
         for line, text, binary in self._texts(file):
-            found = words_of_program(text) if binary else words(text)
+            if self._only is not None and not self._only.may_be_in(text, binary=binary):
+                found = _NO_WORDS
+            else:
+                found = words_of_program(text) if binary else words(text)
             yield Features(tuple(_secrets(text, line, binary=binary)), found)
 
     def _texts(self, file: ViewFile) -> Iterator[tuple[int, bytes, bool]]:

@@ -48,6 +48,8 @@ _MOST_LABELS = 36
 
 _MOST_EXTENSIONS = 6
 _SHORTEST = 3
+_FEW = 64
+"""Names that are sooner looked for one by one than in all words of a text."""
 
 _OF_EVERYBODY = frozenset((b"localhost", b"localhost.localdomain", b"ip6-localhost", b""))
 
@@ -157,6 +159,20 @@ class Neighbours:
     def __init__(self, context: Context) -> None:
         self._theirs = _vocabulary(context.other_names, context.host_names, context.other_addresses)
         self._own = _vocabulary((context.domain,), (), context.own_addresses)
+
+    def may_be_in(self, text: bytes, *, binary: bool) -> bool:
+        """False where none of them is in a text for sure, which is seen sooner than the text's words.
+
+        Every name stands in a text as we have it, but for an IPv6 address, and an IPv4 address in one;
+        of a program (`binary`) no address counts.
+        """
+        if len(self._theirs) > _FEW:
+            return True
+        small = text.lower()
+        if any(name in small for name in self._theirs):
+            return True
+        has_addresses = any(b":" in name or name[-1:].isdigit() for name in self._theirs)
+        return has_addresses and not binary and text.count(b":") > 1
 
     def named(self, text: Words) -> str | None:
         """The first name or address of somebody else in a text, or None."""

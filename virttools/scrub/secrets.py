@@ -30,10 +30,13 @@ def scan(
 ) -> tuple[Finding, ...]:
     """Every secret and every name of another domain that is still in a tree, sorted by path and line.
 
-    keep, pristine, cache: as `scrub.find` has them. A finding's operation is the one that mends such things
-    where it can. Raises ApplyError where a file can't be read, UsageError for a bad glob.
+    keep, pristine, cache: as `scrub.find` has them; a single scan is quicker without a cache. A finding's
+    operation is the one that mends such things where it can.
+    Raises ApplyError where a file can't be read, UsageError for a bad glob.
     """
-    scene = Scene(view, context, Inspector(view, pristine, cache), Neighbours(context))
+    neighbours = Neighbours(context)
+    only = neighbours if cache is None else None
+    scene = Scene(view, context, Inspector(view, pristine, cache, only=only), neighbours)
     kept = Paths(keep)
     found: set[Finding] = set()
     for file in view.entries():
