@@ -132,7 +132,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "address-missing",
         {"absent": frozenset({"192.0.2.1"}), "interface": "eth0"},
         {},
-        "ip address add 192.0.2.1/32 dev eth0",
+        "virt ip sync --interface eth0",
     ),
     (
         "hosts-astray",

@@ -129,6 +129,8 @@ def server(virtual: Path, address: str) -> Iterator[Machine]:
         machine.good("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "wire0")
         machine.good("ip", "address", "add", f"{address}/24", "dev", "eth0")
         machine.good("ip", "link", "set", "eth0", "up")
+        # As every machine of a provider has one; nobody is at the other end.
+        machine.good("ip", "route", "add", "default", "dev", "eth0")
         yield machine
 
 

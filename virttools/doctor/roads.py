@@ -13,12 +13,15 @@ def addresses(machine: Machine, tree: Tree) -> Iterator[Fault]:
     bound = {address for service in tree.manifest.services for address in service.bind}
     for address in sorted({*tree.addresses, *bound}):
         if address in machine.absent:
-            bits = 128 if ":" in address else 32
+            interface = mending.quoted(machine.interface)
+            by_hand = f"ip address add {address}/{128 if ':' in address else 32} dev {interface}"
             yield Fault(
                 f"no interface has the address {address}",
                 "nobody can reach the domain there: its alias was never added, or went at a reboot"
                 " (virtuald then says that getsockname failed, or has no route)",
-                f"ip address add {address}/{bits} dev {mending.quoted(machine.interface)}",
+                f"{machine.virt} ip sync --interface {interface}"
+                if address in tree.addresses
+                else by_hand,
             )
 
 
