@@ -14,7 +14,7 @@ from tests.system.serving import free_ports, lines, live
 
 pytestmark = pytest.mark.usefixtures("as_root")
 ADDRESS, OTHER = "127.0.86.1", "127.0.86.2"
-NAMES = ("plain", "zygote", "ends", "shell", "few", "root", "threads")
+NAMES = ("plain", "zygote", "ends", "shell", "few", "root", "threads", "late", "later", "latest")
 PORTS = free_ports(NAMES)
 SCRIPT = """#!/usr/bin/env python3
 import json, os, signal, socket, sys
@@ -91,6 +91,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         + table("shell", "shell", web, zygote)
         + table("few", "hold", web, zygote, "instances = 2", 'rlimits = ["files=64"]')
         + table("root", "threads", zygote)
+        + table("late", "hold", 'timeout = "1s"')
+        + table("later", "hold", web, 'timeout = "1s"')
+        + table("latest", "hold", web, zygote, 'timeout = "1s"')
     )
     virt.good("create", "one.test", "-m", str(manifest), "--ip", ADDRESS)
     found = virt.root / "one.test"
@@ -131,6 +134,14 @@ def test_one_process_forks_for_all(running: Server) -> None:
     told = {ask(ADDRESS, PORTS["root"]) for _ in range(20)}
     assert 1 <= len(told) <= 2  # one of each spawner
     assert all(one.startswith("thread ") and one != "thread 1\n" for one in told)
+
+
+@pytest.mark.parametrize("name", ["late", "later", "latest"])
+def test_a_program_that_had_its_time_is_ended(running: Server, name: str) -> None:
+    """Whoever started it: the spawner, the worker of a user, a zygote. The next one is served."""
+    for _ in range(2):
+        with connect(ADDRESS, PORTS[name]) as held:
+            assert read(held) == "held\n"
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,11 @@ class Zygote:
         message, rights, _, _ = self.channel.recvmsg(LONGEST, SPACE, socket.MSG_CMSG_CLOEXEC)
         if not message:
             return False
-        number, path, argv, env = marshal.loads(message)  # noqa: S302  the spawner's
+        told = marshal.loads(message)  # noqa: S302  the spawner's
+        if not rights:
+            self.end(*told)
+            return True
+        number, path, argv, env = told
         fd = array("i", rights[0][2])[0]
         is_new = any(stamp(file) != seen for file, seen in self.seen.items())
         try:
@@ -133,6 +137,15 @@ class Zygote:
         os.set_inheritable(self.channel.fileno(), True)
         words = command(known)
         os.execv(words[0], words)
+
+    def end(self, number: int, signal: int) -> None:
+        """Its time is over; it may not have come to lead its process group yet."""
+        for pid, known in self.live.items():
+            if known == number:
+                try:
+                    os.killpg(pid, signal)
+                except ProcessLookupError:
+                    os.kill(pid, signal)
 
     def reap(self) -> None:
         while self.live:

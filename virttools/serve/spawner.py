@@ -194,14 +194,21 @@ class _Spawner(Acceptor):
 
     def _end_late(self, connection: Connection, now: float) -> None:
         """End a program that has had its time: politely first."""
-        pid = next((pid for pid, one in self._live.items() if one is connection), 0)
-        if not pid or not connection.deadline:
+        if not connection.deadline:  # it has ended
             return
         is_first = connection.deadline <= connection.started + connection.target.timeout
-        os.killpg(pid, _signal.SIGTERM if is_first else _signal.SIGKILL)
+        number = connection.number
+        signal = _signal.SIGTERM if is_first else _signal.SIGKILL
+        if self._live.get(number) is connection:
+            os.killpg(number, signal)
+        elif self._handed.get(number) is connection:
+            try:  # noqa: SIM105  contextlib would be loaded for it
+                self._workers[connection.target.name].end(number, signal)
+            except OSError:
+                pass  # a worker that takes nothing more is the tenant's own doing
         if is_first:
             connection.deadline = now + _GRACE
-            heappush(self._deadlines, (connection.deadline, pid, connection))
+            heappush(self._deadlines, (connection.deadline, number, connection))
 
     # ---- workers
 

@@ -47,6 +47,11 @@ class Handle:
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", [fd]).tobytes())
         self.socket.sendmsg([message], [rights], _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
 
+    def end(self, number: int, signal: int) -> None:
+        """Have the worker send a signal to the program of a connection. Raises OSError as `send`."""
+        message = marshal.dumps((number, signal), _MARSHAL)
+        self.socket.send(message, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+
     def receive(self) -> tuple[int, int] | None:
         """A number of a connection and the status it ended with; None: the worker is gone.
 
@@ -150,7 +155,11 @@ class _Worker:
         )
         if not message:
             return False
-        number, path, argv, env = marshal.loads(message)  # noqa: S302  the spawner's, not the tenant's
+        told = marshal.loads(message)  # noqa: S302  the spawner's, not the tenant's
+        if not rights:
+            self._end(*told)
+            return True
+        number, path, argv, env = told
         fd = array("i", rights[0][2])[0]
         try:
             self._live[launch.launch(path, argv, env, fd)] = number
@@ -159,6 +168,12 @@ class _Worker:
         finally:
             os.close(fd)
         return True
+
+    def _end(self, number: int, signal: int) -> None:
+        """Its time is over; it was not reaped yet, so the process group is still its own."""
+        for pid, known in self._live.items():
+            if known == number:
+                os.killpg(pid, signal)
 
     def _reap(self) -> None:
         while self._live:
