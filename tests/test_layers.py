@@ -30,7 +30,7 @@ MODULES = {
         serve.admission serve.board serve.live serve.messages serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.restarting serve.status
         devlog.freshness devlog.limits devlog.lines devlog.messages devlog.places
         doctor.checks doctor.contents doctor.facts doctor.finding doctor.ground doctor.logging doctor.mending doctor.residents doctor.roads
-        net net.alias
+        net net.alias net.naming
         probe probe.accounts probe.crypt probe.outcome
         devlog.limits devlog.lines devlog.messages devlog.places
     """,

@@ -2,13 +2,16 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from virttools.devlog import places
-from virttools.errors import ConfigError, UnknownDomain
+from virttools.errors import ConfigError, UnknownDomain, UsageError
 from virttools.host import templates
+from virttools.manifest.load import reload
 from virttools.manifest.model import DevLog
+from virttools.net import naming
+from virttools.net.naming import Named
 from virttools.tree.record import Head
 from virttools.tree.rendering import compiled
 from virttools.tree.root import open_root
@@ -18,11 +21,21 @@ _UNQUOTABLE = re.compile(r'["\\$`%{}\x00-\x1f\x7f]')
 
 
 @dataclass(frozen=True, slots=True)
+class Zone:
+    """Which domain's zone, None: of the only one; nameserver None: the domain's own."""
+
+    domain: str | None
+    serial: int
+    nameserver: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """Where things are: the root of the trees, and the folder of the log files."""
 
     root: str
     logs: str
+    zone: Zone | None = None
 
 
 Context = Mapping[str, object]
@@ -77,6 +90,60 @@ def _owner(folder: str) -> str | None:
         return None
 
 
+def _hosts(site: Site) -> Context:
+    return {"hosts": naming.hosts(_named(site.root))}
+
+
+def _zone(site: Site) -> Context:
+    wanted = site.zone
+    if wanted is None:
+        raise UsageError("cannot render zone: no serial is given")
+    found = _named(site.root)
+    one = _chosen(found, wanted.domain)
+    nameserver = wanted.nameserver or f"ns.{one.domain}"
+    rows = naming.rows(one, found, nameserver)
+    server = naming.relative(nameserver, one.domain)
+    if server is not None and server not in {row.name for row in rows}:
+        raise ConfigError(
+            f"cannot write a zone of {one.domain}: its nameserver {nameserver} has no address",
+            hint=f"`virt ip add {one.domain} ADDRESS`, or --nameserver names one elsewhere",
+        )
+    return {
+        "domain": one.domain,
+        "nameserver": nameserver,
+        "serial": wanted.serial,
+        "mail": "mail" in one.services,
+        "rows": rows,
+    }
+
+
+def _chosen(found: Sequence[Named], domain: str | None) -> Named:
+    listed = [one for one in found if domain in (None, one.domain)]
+    if len(listed) == 1:
+        return listed[0]
+    if not listed:
+        raise UnknownDomain(
+            f"cannot render a zone of {domain}: there is no such domain"
+            if domain
+            else "cannot render a zone: there is no domain"
+        )
+    names = ", ".join(one.domain for one in listed)
+    raise UsageError(
+        f"cannot render a zone: a zone is of one domain, and there are {names}",
+        hint=f"virt render zone {listed[0].domain}",
+    )
+
+
+def _named(root_path: str) -> tuple[Named, ...]:
+    try:
+        with open_root(root_path) as root:
+            return tuple(
+                naming.named(name, reload(root.read_layers(name))) for name in root.domains()
+            )
+    except UnknownDomain:
+        return ()
+
+
 def _heads(root_path: str) -> tuple[Head, ...]:
     try:
         with open_root(root_path) as root:
@@ -89,4 +156,6 @@ KINDS: Mapping[str, Callable[[Site], Context]] = {
     "rsyslog": _daemon,
     "syslog-ng": _daemon,
     "logrotate": _logrotate,
+    "hosts": _hosts,
+    "zone": _zone,
 }
