@@ -7,21 +7,27 @@ import pytest
 
 from virttools.errors import ConfigError, ManifestError
 from virttools.manifest.model import (
+    Daemon,
     Isolation,
     Manifest,
     Origin,
     Rate,
     ResourceLimit,
+    Restart,
     Service,
     TimeSpan,
 )
 from virttools.serve import rendered, routes, services
 from virttools.serve.rendered import Site
-from virttools.serve.services import Declared
+from virttools.serve.services import Declared, Resident
 
 FTP = Service(
     "ftp", 21, "tcp", "root", "/bin/ftpd", ("-l",), Isolation.NAMESPACE, None, Origin("d.toml", 3)
 )
+NGINX = Daemon(
+    "nginx", "/usr/sbin/nginx", ("-g", "daemon off; $x%n"), "web", (), Isolation.NAMESPACE,
+    Restart.ON_FAILURE, 60, "SIGQUIT", 20, (80,), -1, (ResourceLimit("files", 4096),), Origin("d.toml", 9),
+)  # fmt: skip
 QUEUE = replace(FTP, name="queue", port=None, every=3600)
 SITE = Site("/virtual", "/usr/bin/virt", "/usr/bin/virtuald")
 
@@ -152,6 +158,41 @@ def test_units_of_systemd_have_what_the_service_has() -> None:
         '"/usr/bin/virt" "--root" "/virtual" "exec" "--domain" "a.example" "--" "/bin/ftpd" "-l"'
     )
     assert f"ExecStart={periodic}" in said
+
+
+def unit(daemon: Daemon) -> list[str]:
+    found = rendered.daemon_units([Resident("a.example", daemon)], SITE, template)
+    assert [one.name for one in found] == ["virt-nginx-a.example.service"]
+    return found[0].text.splitlines()
+
+
+def test_a_unit_of_systemd_has_what_the_daemon_has() -> None:
+    """It is started as declared, ended by its signal, and no start limit ends it for good."""
+    said = unit(NGINX)
+    program = '"/usr/sbin/nginx" "-g" "daemon off; $$x%%n"'
+    entrance = '"exec" "--domain" "a.example" "--user" "web" "--"'
+    assert said[0] == "# virt render systemd: nginx of a.example."
+    assert said[1] == "# without a wait that grows to backoff: `virt serve` has it"
+    assert [line for line in said[2:] if line] == [
+        "[Unit]", "Description=nginx of a.example", "After=network.target", "StartLimitIntervalSec=0",
+        "[Service]", "Type=exec",
+        f'ExecStart="/usr/bin/virt" "--root" "/virtual" {entrance} {program}',
+        "Restart=on-failure", "RestartSec=1", "KillMode=mixed", "KillSignal=SIGQUIT",
+        "TimeoutStopSec=20", "IgnoreSIGPIPE=no", "Nice=-1", "LimitNOFILE=4096",
+        "[Install]", "WantedBy=multi-user.target",
+    ]  # fmt: skip
+
+
+def test_a_unit_of_systemd_says_what_it_does_without() -> None:
+    """Groups, and a signal that `virt exec` passes on only where it becomes the program."""
+    gentle = replace(NGINX, groups=("ssl",), stop_signal="SIGWINCH", restart=Restart.NO)
+    said = unit(gentle)
+    assert said[1] == "# without groups, stop_signal SIGWINCH: `virt serve` has it"
+    assert {"KillSignal=SIGTERM", "Restart=no"} <= set(said)
+    said = unit(replace(gentle, groups=(), isolation=Isolation.CHROOT))
+    assert said[1] == "[Unit]"
+    assert {"KillSignal=SIGWINCH", "PrivateIPC=yes"} <= set(said)
+    assert any('"--user" "web" "--chroot" "--"' in line for line in said)
 
 
 @pytest.mark.parametrize(

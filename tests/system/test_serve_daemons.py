@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -162,11 +163,52 @@ def test_a_daemon_runs_inside_as_declared(virt: Virt, program: Path, tmp_path: P
         keeper = int(Path(f"/proc/{pile}/status").read_text().partition("PPid:\t")[2].split()[0])
         children = Path(f"/proc/{keeper}/task/{keeper}/children")
         until(lambda: children.read_text().split() == [str(pile)], "orphans are reaped")
+        refused = virt("remove", "--yes", "one.test")
+        assert (refused.status, "end the server, remove the domain" in refused.err) == (75, True)
         server.signal(signal.SIGTERM)
         server.process.wait(20)
         assert not any(is_there(pid) for pid in (web, pile, keeper))
     assert "\nhere I am" not in server.log.read_text()
     assert server.log.read_text().count("ended with status 0 (here I am), as it was told to") == 2
+    check_its_unit(virt, tmp_path)
+
+
+def check_its_unit(virt: Virt, folder: Path) -> None:
+    """Systemd finds no fault with it; what it starts is confined as under the server, and ends by its signal."""
+    written = virt.good("render", "systemd", "--output", str(folder)).split()[1::2]
+    assert written == ["virt-web-one.test.service", "virt-pile-one.test.service"]
+    units = [str(folder / name) for name in written]
+    env = {"PATH": os.environ["PATH"], "SYSTEMD_LOG_LEVEL": "warning"}
+    verify = ["systemd-analyze", "verify", "--man=no", *units]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False, env=env, timeout=60)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    text = Path(units[0]).read_text()
+    assert {"Nice=3", "LimitNOFILE=77"} <= set(text.splitlines())
+    command = shlex.split(text.partition("ExecStart=")[2].partition("\n")[0])
+    with subprocess.Popen(command, env={**env, "SECRET": "1"}) as process:
+        try:
+            until(lambda: len(said(virt, "one.test")) == 3, "it has written")
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+    line = said(virt, "one.test")[-1]
+    assert line.startswith("stay one.test pid=2 sid=1 uid=1234 ")
+    assert line.endswith(" env=clean")
+
+
+def test_daemons_are_listed(virt: Virt, program: Path) -> None:
+    """Beside the services, with the ports that they say they answer on."""
+    domain(virt, "one.test", program, daemon("web", "stay", "ports = [80, 443]"))
+    assert virt.good("services") == "web\t80 443\tone.test\troot\t/bin/daemon\n"
+    assert virt.json("services")["daemons"] == [
+        {
+            "daemon": "web",
+            "domain": "one.test",
+            "ports": [80, 443],
+            "user": "root",
+            "program": "/bin/daemon",
+        }
+    ]
 
 
 def test_one_that_is_killed_is_started_anew(virt: Virt, program: Path, tmp_path: Path) -> None:

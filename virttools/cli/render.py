@@ -111,11 +111,14 @@ def _moment(epoch: str) -> time.struct_time:
 
 def _services(output: Output, kind: str) -> tuple[File, ...]:
     found = domains.declared(output.settings.root)
-    for problem in services.problems(found):
+    for problem in services.problems(found.services):
         output.note(f"warning: {problem}")
     virt = installed(output.called)
     site = Site(output.settings.root, virt, os.path.join(os.path.dirname(virt), "virtuald"))
-    return rendered.render(kind, found, site, templates.text)
+    files = rendered.render(kind, found.services, site, templates.text)
+    if kind != "systemd":
+        return files
+    return files + rendered.daemon_units(found.daemons, site, templates.text)
 
 
 def _write(folder: str, kind: str, files: tuple[File, ...]) -> None:

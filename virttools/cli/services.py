@@ -1,13 +1,16 @@
 """`virt services`: what is declared to be served, and the routes files of it."""
 
+from collections.abc import Iterable
+
 import typer
 
 from virttools.cli.output import Output
 from virttools.domains import services as domains
 from virttools.serve import services
+from virttools.serve.services import Resident
 
 app = typer.Typer(
-    help="List the services that domains declare; write virtuald's routes files.",
+    help="List the services and daemons that domains declare; write virtuald's routes files.",
     rich_markup_mode=None,
     invoke_without_command=True,
     epilog="Example: virt services sync",
@@ -20,11 +23,12 @@ def register(main: typer.Typer) -> None:
 
 @app.callback()
 def services_(ctx: typer.Context) -> None:
-    """List the services that domains declare."""
+    """List the services and daemons that domains declare."""
     if ctx.invoked_subcommand is not None:
         return
     output: Output = ctx.obj
-    found = domains.declared(output.settings.root)
+    whole = domains.declared(output.settings.root)
+    found = whole.services
     data = [
         {
             "service": one.service.name,
@@ -39,18 +43,38 @@ def services_(ctx: typer.Context) -> None:
         for one in found
     ]
     if output.json:
-        output.result("services", {"services": data})
-    elif not found:
+        output.result("services", {"services": data, "daemons": _daemons(whole.daemons)})
+    elif not found and not whole.daemons:
         output.note("no domain declares a service; virt-manifest(5), services, tells how")
-    else:
+    if found and not output.json:
         rows = [
             (one.service.name, one.port(), one.domain, " ".join(one.addresses) or "-",
              one.service.user, one.service.program)
             for one in found
         ]  # fmt: skip
         output.table(("service", "port", "domain", "addresses", "user", "program"), rows)
+    if whole.daemons and not output.json:
+        daemons = [
+            (one.daemon.name, " ".join(map(str, one.daemon.ports)) or "-", one.domain,
+             one.daemon.user, one.daemon.program)
+            for one in whole.daemons
+        ]  # fmt: skip
+        output.table(("daemon", "ports", "domain", "user", "program"), daemons)
     for problem in services.problems(found):
         output.note(f"warning: {problem}")
+
+
+def _daemons(found: Iterable[Resident]) -> list[dict[str, object]]:
+    return [
+        {
+            "daemon": one.daemon.name,
+            "domain": one.domain,
+            "ports": list(one.daemon.ports),
+            "user": one.daemon.user,
+            "program": one.daemon.program,
+        }
+        for one in found
+    ]
 
 
 @app.command(epilog="Example: virt services sync")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from virttools.errors import ConfigError, UnknownDomain
 from virttools.manifest.load import reload
 from virttools.serve import services
-from virttools.serve.services import Declared
+from virttools.serve.services import Declared, Resident
 from virttools.tree.root import Root, open_root
 
 
@@ -19,14 +19,26 @@ class Synced:
     unchanged: tuple[str, ...]
 
 
-def declared(root_path: str) -> tuple[Declared, ...]:
-    """The services of every domain, as its manifest was when it was built."""
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The services and the daemons of every domain."""
+
+    services: tuple[Declared, ...] = ()
+    daemons: tuple[Resident, ...] = ()
+
+
+def declared(root_path: str) -> Whole:
+    """What every domain declares, as its manifest was when it was built."""
     try:
         root = open_root(root_path)
     except UnknownDomain:  # none was ever made
-        return ()
+        return Whole()
     with root:
-        return _declared(root)
+        every = [(name, reload(root.read_layers(name))) for name in root.domains()]
+    return Whole(
+        tuple(one for name, manifest in every for one in services.declared(name, manifest)),
+        tuple(one for name, manifest in every for one in services.residents(name, manifest)),
+    )
 
 
 def _declared(root: Root) -> tuple[Declared, ...]:

@@ -1,17 +1,20 @@
 """Values: declared services as text for a super-server, by the templates in templates/render/."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from virttools.errors import ConfigError
-from virttools.manifest.model import TimeSpan
+from virttools.manifest.model import Daemon, Isolation, TimeSpan
 from virttools.serve import services
-from virttools.serve.services import Declared, Entry
+from virttools.serve.services import Declared, Entry, Resident
 from virttools.tree.rendering import compiled
 
 KINDS = ("inetd", "xinetd", "systemd")
 _DAY = 24 * 60
-_WORDS = ("command", "root", "virtuald", "entries", "periodic", "service", "domains", "addresses")
+_WORDS = (
+    "command", "root", "virtuald", "entries", "periodic", "service", "domains", "addresses",
+    "daemon", "domain",
+)  # fmt: skip
 _LIMITS = {
     "as": "AS", "core": "CORE", "cpu": "CPU", "data": "DATA", "files": "NOFILE", "fsize": "FSIZE",
     "nproc": "NPROC", "rss": "RSS", "stack": "STACK",
@@ -138,6 +141,51 @@ def _timer(one: Declared, site: Site, pen: _Pen) -> list[File]:
         File(f"{name}.timer", pen.write("systemd.timer", **context)),
         File(f"{name}.service", pen.write("systemd.service", **context)),
     ]
+
+
+def daemon_units(
+    found: Iterable[Resident], site: Site, template: Callable[[str], str]
+) -> tuple[File, ...]:
+    """A unit of systemd for each daemon. Raises ManifestError."""
+    pen = _Pen(template, {"command": "virt render systemd", "root": site.root})
+    return tuple(_daemon_unit(one, site, pen) for one in found)
+
+
+def _daemon_unit(one: Resident, site: Site, pen: _Pen) -> File:
+    """By `virt exec`, because User= is looked up on the host: a number of the tree's is refused there,
+    or brings the groups of whom the host has by that number.
+    """
+    daemon = one.daemon
+    words = ("--domain", one.domain, *_entrance(daemon), "--", daemon.program, *daemon.args)
+    argv = [_quoted(word) for word in (site.virt, "--root", site.root, "exec", *words)]
+    is_passed_on = daemon.stop_signal != "SIGWINCH" or daemon.isolation is Isolation.CHROOT
+    text = pen.write(
+        "systemd.daemon",
+        daemon=daemon,
+        domain=one.domain,
+        argv=argv,
+        limits=_LIMITS,
+        left_out=_left_out(daemon, is_passed_on=is_passed_on),
+        restart_seconds=min(1, daemon.backoff),
+        stop_signal=daemon.stop_signal if is_passed_on else "SIGTERM",
+    )
+    return File(f"{_unit(f'{daemon.name}-{one.domain}')}.service", text)
+
+
+def _entrance(daemon: Daemon) -> tuple[str, ...]:
+    user = () if daemon.user == "root" else ("--user", daemon.user)
+    way = ("--chroot",) if daemon.isolation is Isolation.CHROOT else ()
+    return (*user, *way)
+
+
+def _left_out(daemon: Daemon, *, is_passed_on: bool) -> tuple[str, ...]:
+    """What `virt serve` does for a daemon and its unit does not."""
+    found = {
+        "groups": bool(daemon.groups),
+        "a wait that grows to backoff": daemon.restart != "no" and daemon.backoff > 1,
+        f"stop_signal {daemon.stop_signal}": not is_passed_on,
+    }
+    return tuple(name for name, is_so in found.items() if is_so)
 
 
 def _unit(name: str) -> str:

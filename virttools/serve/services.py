@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from virttools.errors import Problem
-from virttools.manifest.model import Isolation, Manifest, Origin, Service
+from virttools.manifest.model import Daemon, Isolation, Manifest, Origin, Service
 
 MARK = "# Written by `virt services sync`; what is changed here is lost."
 _NOWHERE = Origin("", 0)
@@ -23,6 +23,14 @@ class Declared:
         """Port and protocol as in services(5), or how often it is run."""
         service = self.service
         return f"{service.port}/{service.protocol}" if service.port else f"every {service.every} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A daemon of one domain."""
+
+    domain: str
+    daemon: Daemon
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,11 @@ def declared(domain: str, manifest: Manifest) -> tuple[Declared, ...]:
         Declared(domain, service, service.bind or manifest.addresses)
         for service in manifest.services
     )
+
+
+def residents(domain: str, manifest: Manifest) -> tuple[Resident, ...]:
+    """The daemons of one domain."""
+    return tuple(Resident(domain, daemon) for daemon in manifest.daemons)
 
 
 def problems(found: Iterable[Declared]) -> tuple[Problem, ...]:

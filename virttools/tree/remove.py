@@ -12,6 +12,12 @@ from virttools.tree.root import Root, record_file
 from virttools.tree.staging import Batch
 from virttools.tree.users import mounts_of, processes_in
 
+_USED = "end those processes and unmount what is mounted there, then try again"
+_KEPT = (
+    "`virt serve` runs its daemons, and starts anew what is killed: end the server, remove the domain,"
+    " start the server again"
+)
+
 
 def users_of(root: Root, name: str) -> tuple[str, ...]:
     """Who uses a tree, as words for a user: processes inside, and mounts on, below or from it.
@@ -50,9 +56,10 @@ def remove(root: Root, name: str) -> None:
 def _refuse_used(name: str, users: tuple[str, ...]) -> None:
     if users:
         more = f" and {len(users) - 5} more" if len(users) > 5 else ""
+        is_kept = any(user.endswith("(virt-keeper)") for user in users)
         raise Busy(
             f"cannot remove {name}: it is used by {', '.join(users[:5])}{more}",
-            hint="end those processes and unmount what is mounted there, then try again",
+            hint=_KEPT if is_kept else _USED,
         )
 
 
