@@ -1,5 +1,6 @@
 """`virt render hosts` and `zone`, read by the resolver and by BIND's own checker."""
 
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,8 +37,22 @@ DOMAINS = {
 }
 
 
-def make(virt: Virt, domains: Mapping[str, str]) -> None:
+@pytest.fixture(scope="module")
+def all_domains(tmp_path_factory: pytest.TempPathFactory) -> Virt:
+    return make(tmp_path_factory, DOMAINS)
+
+
+@pytest.fixture(scope="module")
+def only(tmp_path_factory: pytest.TempPathFactory) -> Virt:
+    return make(tmp_path_factory, {"daemon.example": DAEMON})
+
+
+def make(factory: pytest.TempPathFactory, domains: Mapping[str, str]) -> Virt:
     """Domains with nothing in their trees, by the records that a build would have written."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    virt = Virt(factory.mktemp("virtual"))
+    virt.root.chmod(0o755)
     with (
         open_root(str(virt.root), make=True) as root,
         apply.building(root, [ground.plan(name) for name in domains]) as builts,
@@ -47,6 +62,7 @@ def make(virt: Virt, domains: Mapping[str, str]) -> None:
             for one in builts
         ]
         publish.publish(root, list(zip(builts, records, strict=True)))
+    return virt
 
 
 def zone(tmp_path: Path, domain: str, text: str) -> set[tuple[str, ...]]:
@@ -73,10 +89,9 @@ def soa(nameserver: str, domain: str, serial: str) -> tuple[str, ...]:
     return (f"{domain}.", "SOA", nameserver, f"hostmaster.{domain}.", serial, *times)
 
 
-def test_hosts_are_found_by_the_resolver(virt: Virt, tmp_path: Path) -> None:
-    make(virt, DOMAINS)
+def test_hosts_are_found_by_the_resolver(all_domains: Virt, tmp_path: Path) -> None:
     file = tmp_path / "hosts"
-    file.write_text(virt.good("render", "hosts"))
+    file.write_text(all_domains.good("render", "hosts"))
     lines = [line.split() for line in file.read_text().splitlines() if not line.startswith("#")]
     names = ["full.example", "www.full.example"]
     assert sorted(lines) == [
@@ -104,10 +119,9 @@ def resolved(hosts: Path, *names: str) -> list[str]:
     return [line.split()[0] for line in done.stdout.splitlines()]
 
 
-def test_a_zone_is_whole(virt: Virt, tmp_path: Path) -> None:
+def test_a_zone_is_whole(all_domains: Virt, tmp_path: Path) -> None:
     """A name that is a domain itself has that domain's address; a bound service that address."""
-    make(virt, DOMAINS)
-    text = virt("render", "zone", "Full.example", env=EPOCH).out
+    text = all_domains("render", "zone", "Full.example", env=EPOCH).out
     apex, server = "full.example.", "ns.full.example."
     both = (("A", "192.0.2.1"), ("AAAA", "2001:db8::1"))
     assert zone(tmp_path, "full.example", text) == {
@@ -130,11 +144,10 @@ def test_a_zone_is_whole(virt: Virt, tmp_path: Path) -> None:
     ],
 )
 def test_a_nameserver_may_be_named(
-    virt: Virt, tmp_path: Path, server: str, glue: tuple[tuple[str, ...], ...]
+    only: Virt, tmp_path: Path, server: str, glue: tuple[tuple[str, ...], ...]
 ) -> None:
     """And what answers only udp on port 25 is no mail."""
-    make(virt, {"daemon.example": DAEMON})
-    text = virt.good("render", "zone", "--nameserver", server, "--serial", "4294967295")
+    text = only.good("render", "zone", "--nameserver", server, "--serial", "4294967295")
     name = server.rstrip(".") + "."
     assert zone(tmp_path, "daemon.example", text) == {
         soa(name, "daemon.example", "4294967295"),
@@ -145,10 +158,13 @@ def test_a_nameserver_may_be_named(
     }
 
 
-def test_what_a_zone_cannot_be(virt: Virt) -> None:
+def test_without_domains_there_are_no_names(virt: Virt) -> None:
     assert virt("render", "zone").status == 68
     assert virt.good("render", "hosts").count("\n") == 1
-    make(virt, DOMAINS)
+
+
+def test_what_a_zone_cannot_be(all_domains: Virt) -> None:
+    virt = all_domains
     done = virt("render", "zone")
     assert done.status == 2
     assert all(name in done.err for name in DOMAINS)
