@@ -48,7 +48,7 @@ def _read_words(words: list[str]) -> Call:
             call.root = word[len("--root=") :]
         elif word == "--json":
             call.is_json = True
-        elif word not in ("-v", "--verbose", "-q", "--quiet", "--no-color"):
+        elif word not in ("-v", "--verbose", "-q", "--quiet", "--no-color", "--events"):
             break
         position += 1
     if words[position : position + 1] in (["exec"], ["shell"], ["virtuald"], ["serve"]):

@@ -1,5 +1,6 @@
 """`virt image --push`: by the real skopeo where the place is one of this machine, else by a stand-in that records."""
 
+import json
 import os
 from pathlib import Path
 
@@ -86,3 +87,12 @@ def test_nobody_to_push_is_69_and_no_place_is_2(virt: Virt, small: str, tmp_path
     nonsense = virt("image", "-m", small, "-o", f"{out}2", "--push", "not a place")
     assert (nonsense.status, os.path.exists(f"{out}2")) == (2, False)
     assert virt("image", "-m", small, "-o", f"{out}.tar", "--push", "r.example/a:1").status == 2
+
+
+def test_events_are_json_lines_beside_the_result(virt: Virt, small: str, tmp_path: Path) -> None:
+    """A CI job reads how far it is on stderr, and one document on stdout."""
+    done = virt("--json", "--events", "image", "-m", small, "-o", f"{tmp_path}/a.oci")
+    events = [json.loads(line) for line in done.err.splitlines()]
+    assert {one["event"] for one in events} == {"progress"}
+    assert events[-1]["done"] == events[-1]["total"] > 0
+    assert json.loads(done.out)["status"] == "ok"

@@ -56,6 +56,9 @@ def virt(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say less.")] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colour.")] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="Tell progress on stderr, as JSON lines.")
+    ] = False,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
@@ -68,6 +71,7 @@ def virt(
         verbose=verbose,
         quiet=quiet,
         color=not no_color and "NO_COLOR" not in os.environ,
+        events=events,
         called=ctx.obj,
     )
 

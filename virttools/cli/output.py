@@ -27,6 +27,7 @@ class Output:
     verbose: bool
     quiet: bool
     color: bool
+    events: bool = False
     called: str = "virt"
 
     def result(self, command: str, data: dict[str, Any], lines: Sequence[str] = ()) -> None:
@@ -75,13 +76,34 @@ class Output:
     def progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
         """A bar on stderr while something long runs, where that is a terminal.
 
+        With --events, JSON lines instead, on whatever stderr is.
         Yields what to call with how many more are done, and of how many in all.
         """
+        if self.events:
+            yield _Events(title).advance
+            return
         if self.json or self.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             yield lambda _more, _total: None
             return
         with contextlib.ExitStack() as shown:
             yield _Bar(shown, title, color=self.color).advance
+
+
+class _Events:
+    """Progress for a program that reads: a line at the first advance, at each further tenth, and at the end."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._done = 0
+        self._told = -1
+
+    def advance(self, more: int, total: int) -> None:
+        self._done += more
+        tenth = self._done * 10 // total if total > 0 else 0
+        if tenth > self._told:
+            self._told = tenth
+            line = {"event": "progress", "what": self._title, "done": self._done, "total": total}
+            print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 class _Bar:
