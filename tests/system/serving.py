@@ -70,9 +70,14 @@ def program(folder: Path) -> Path:
 
 
 def free_ports(names: tuple[str, ...]) -> dict[str, int]:
-    """A port for each, below those that the kernel gives to clients (ip_local_port_range)."""
+    """A port for each, below those that the kernel gives to clients (ip_local_port_range).
+
+    Processes that test side by side choose from ranges of their own: a port is bound later.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 6
+    start = 20_000 + 2_000 * worker
     found: list[int] = []
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+    for port in range(start + os.getpid() % 1_000, start + 2_000):
         with contextlib.suppress(OSError), socket.create_server(("", port)):
             found.append(port)
         if len(found) == len(names):

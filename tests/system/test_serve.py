@@ -390,8 +390,9 @@ def test_a_full_table_of_descriptors_is_survived(
     with serving(virt.root, tmp_path, "--spawners", "1") as server:
         (pid,) = server.children()
         soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        used = max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 1
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, hard))
+        used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+        free = min(set(range(len(used) + 1)) - used)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
         assert [ask("127.0.10.1", PORT) for _ in range(3)] == [""] * 3
         server.wait_for("no_room: Too many open files")
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
