@@ -1,7 +1,7 @@
 # Each target makes what it needs: on a fresh Debian 12, python3, make and git are enough.
 VIRT := bin/virt
 IN := .venv/bin/
-BENCHES := closure tree create start many log wrapper serve
+BENCHES := closure tree create start many log wrapper serve image
 
 .PHONY: demo test golden check bench dist .venv
 
@@ -28,7 +28,7 @@ check: .venv/made
 	$(IN)mypy
 
 bench: .venv/made
-	-@tests/install-packages gcc libc6-dev openbsd-inetd tcpd pax-utils jailkit ncurses-term vim e2fsprogs mount
+	-@tests/install-packages gcc libc6-dev openbsd-inetd tcpd pax-utils jailkit ncurses-term vim e2fsprogs mount mmdebstrap zstd
 	@set -e; for name in $(BENCHES); do echo "# $$name"; $(IN)python -m "bench.$$name"; done
 
 dist: .venv/made
