@@ -125,7 +125,7 @@ def person(name: str, *, ranges: Sequence[tuple[int, int]] = ()) -> Iterator[Per
 
 
 def _reach(folder: Path) -> None:
-    """Where only root can pass to the interpreter (/root/.pyenv), lay it open, for this process alone."""
+    """Where only root can pass to the interpreter, as below /root, lay it open, for this process alone."""
     closed = [path for path in folder.parents if not path.stat().st_mode & 0o001]
     if not closed:
         return
