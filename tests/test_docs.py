@@ -52,7 +52,7 @@ OF_SHELLS = {126, 127, 130, 141}
 @cache
 def commands() -> Mapping[str, frozenset[str]]:
     """Every command that typer knows, with its options; "" has those before the command."""
-    return dict(walk("", typer.main.get_command(app.app)))
+    return dict(walk("", typer.main.get_command(app.assemble())))
 
 
 def walk(name: str, command: Any) -> Iterator[tuple[str, frozenset[str]]]:  # noqa: ANN401  typer's click is private

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.system.handmade import tree
+from virttools.cli import app
 
 REPOSITORY = Path(__file__).parents[1]
 MAIN = REPOSITORY / "virttools" / "__main__.py"
@@ -104,3 +106,19 @@ def test_the_ground_of_the_fast_ways_is_light(bare: set[str], module: str) -> No
         "virttools.serve",
         module,
     }
+
+
+def test_a_command_brings_its_own_module_and_no_other() -> None:
+    """Each command is found without the others, whose modules would cost every call its start."""
+    whole = registered(app.assemble())
+    assert list(app.HOMES) == whole
+    for command, home in app.HOMES.items():
+        assert registered(app.assemble(command)) == [
+            name for name in whole if app.HOMES[name] == home
+        ]
+
+
+def registered(virt: typer.Typer) -> list[str]:
+    group = typer.main.get_command(virt)
+    assert isinstance(group, typer.core.TyperGroup)
+    return list(group.commands)

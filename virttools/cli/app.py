@@ -2,41 +2,42 @@
 
 import os
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from virttools import __version__, settings
-from virttools.cli import (
-    create,
-    diff,
-    doctor,
-    domains,
-    image,
-    inside,
-    ip,
-    libs,
-    links,
-    log,
-    manifest,
-    profile,
-    render,
-    scrub,
-    services,
-    testing,
-)
 from virttools.cli.output import Output, failure
 from virttools.errors import UsageError, VirtError
 
-app = typer.Typer(
-    name="virt",
-    help="A filesystem of its own for every domain of this machine.",
-    epilog="Example: virt create domain1.com --profile login && virt exec --domain domain1.com -- id",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+HOMES = {  # the module of each command, in the order of --help
+    "create": "create", "diff": "diff", "doctor": "doctor",
+    "list": "domains", "show": "domains", "why": "domains", "remove": "domains",
+    "image": "image",
+    "exec": "inside", "shell": "inside", "virtuald": "inside", "serve": "inside",
+    "libs": "libs", "link": "links", "unlink": "links", "links": "links",
+    "render": "render", "scrub": "scrub", "test": "testing", "services": "services",
+    "manifest": "manifest", "profile": "profile", "log": "log", "ip": "ip",
+}  # fmt: skip
+
+
+def assemble(command: str = "") -> typer.Typer:
+    """`virt` as far as one command needs it, or whole: to load all takes four times as long."""
+    app = typer.Typer(
+        name="virt",
+        help="A filesystem of its own for every domain of this machine.",
+        epilog="Example: virt create domain1.com --profile login && virt exec --domain domain1.com -- id",
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(virt)
+    homes = [HOMES[command]] if command in HOMES else dict.fromkeys(HOMES.values())
+    for home in homes:
+        import_module(f"virttools.cli.{home}").register(app)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -45,7 +46,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def virt(
     ctx: typer.Context,
     root: Annotated[
@@ -76,16 +76,6 @@ def virt(
     )
 
 
-for module in (
-    create, diff, doctor, domains, image, inside, libs, links, render, scrub, services, testing,
-):  # fmt: skip
-    module.register(app)
-app.add_typer(manifest.app, name="manifest")
-app.add_typer(profile.app, name="profile")
-app.add_typer(log.app, name="log")
-app.add_typer(ip.app, name="ip")
-
-
 def main(argv: list[str], *, called: str = "virt") -> int:
     """Run one command line (without argv[0], which is `called`); returns the exit status.
 
@@ -93,6 +83,7 @@ def main(argv: list[str], *, called: str = "virt") -> int:
     """
     as_json = "--json" in _leading_options(argv)
     try:
+        app = assemble(_command(argv).partition(" ")[0])
         status = app(argv, standalone_mode=False, prog_name="virt", obj=called)
     except VirtError as error:
         return failure(error, _command(argv), as_json=as_json)

@@ -26,6 +26,10 @@ Domain = Annotated[str, typer.Argument(help="The domain.")]
 Address = Annotated[str, typer.Argument(help="An IPv4 or IPv6 address.")]
 
 
+def register(main: typer.Typer) -> None:
+    main.add_typer(app, name="ip")
+
+
 @app.command("list", epilog="Example: virt ip list")
 def list_(ctx: typer.Context) -> None:
     """List the domains' addresses, and the interface that has each."""

@@ -38,6 +38,10 @@ def logs_folder(output: Output, asked: str | None) -> str:
     return os.path.abspath(asked or places.logs_folder(root, is_root=os.geteuid() == 0))
 
 
+def register(main: typer.Typer) -> None:
+    main.add_typer(app, name="log")
+
+
 @app.command(epilog="Example: virt log status || virt log relink --all")
 def status(
     ctx: typer.Context,

@@ -14,6 +14,10 @@ app = typer.Typer(
 )
 
 
+def register(main: typer.Typer) -> None:
+    main.add_typer(app, name="manifest")
+
+
 @app.command(epilog="Example: virt manifest check domain1.toml")
 def check(
     ctx: typer.Context,

@@ -10,6 +10,10 @@ from virttools.manifest import profiles
 app = typer.Typer(help="List and show profiles.", rich_markup_mode=None, no_args_is_help=True)
 
 
+def register(main: typer.Typer) -> None:
+    main.add_typer(app, name="profile")
+
+
 @app.command("list", epilog="Example: virt profile list")
 def list_(ctx: typer.Context) -> None:
     """List the profiles: a site's own in /etc/virttools/profiles win over shipped ones."""
