@@ -25,10 +25,11 @@ _REAPS = 50
 class Performer:
     """Made outside; `run` is for the child. listener: given connection by connection, or (waits) itself.
 
-    listener None: the program is a daemon, which listens by itself and is started at once.
+    listener None: the program is a daemon, which listens by itself and is started at once; what it
+    says goes to said_fd.
     """
 
-    __slots__ = ("_listener", "_mount_fd", "_report_fd", "_target", "_waits")
+    __slots__ = ("_listener", "_mount_fd", "_report_fd", "_said_fd", "_target", "_waits")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Performer:
         mount_fd: int,
         listener: socket.socket | None,
         report_fd: int,
+        said_fd: int,
         *,
         waits: bool = False,
     ) -> None:
@@ -43,6 +45,7 @@ class Performer:
         self._mount_fd = mount_fd
         self._listener = listener
         self._report_fd = report_fd
+        self._said_fd = said_fd
         self._waits = waits
 
     def run(self) -> "NoReturn":
@@ -63,9 +66,9 @@ class Performer:
     def _perform(self) -> None:
         listener = self._listener
         if listener is None or self._waits:
-            self._start(-1 if listener is None else listener.fileno(), {})
+            main = self._start(-1 if listener is None else listener.fileno(), {})
             while True:
-                self._reap()
+                self._reap(main)
                 select.select((), (), (), _REAPS / 1000)
         poll = select.poll()
         poll.register(listener.fileno(), select.POLLIN)
@@ -77,7 +80,8 @@ class Performer:
                 self._start(connection.fileno(), ucspi.variables("TCP", local[:2], remote[:2]))
                 connection.close()
 
-    def _reap(self) -> None:
+    def _reap(self, main: int = 0) -> None:
+        """Tell of all that have ended. main: the daemon, whose end is that of the trial."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -86,10 +90,13 @@ class Performer:
             if not pid:
                 return
             self._tell(b"ended %d" % os.waitstatus_to_exitcode(status))
+            if pid == main:
+                self._tell(b"over 0")
 
-    def _start(self, fd: int, more: dict[bytes, bytes]) -> None:
-        if os.fork():
-            return
+    def _start(self, fd: int, more: dict[bytes, bytes]) -> int:
+        pid = os.fork()
+        if pid:
+            return pid
         status = 126
         try:
             self._become(fd, {**self._target.env, **more})
@@ -101,10 +108,11 @@ class Performer:
     def _become(self, fd: int, env: dict[bytes, bytes]) -> None:
         target = self._target
         os.setpgid(0, 0)
+        places = (fd, fd, fd)
         if fd < 0:
-            fd = os.open("/dev/null", os.O_RDWR)
-        for number in range(3):
-            os.dup2(fd, number)
+            places = (os.open("/dev/null", os.O_RDWR), self._said_fd, self._said_fd)
+        for number, place in enumerate(places):
+            os.dup2(place, number)
         linux.close_range_cloexec(3)
         signals.reset()
         for number, most in target.rlimits:

@@ -131,8 +131,7 @@ def _perform(trial: Trial) -> dict[str, object]:
         login = scene.add_account(mount_fd, trial.domain, trial.uid_base).login
     log = scene.listen_to_log(mount_fd)
     tree_fd = os.dup(mount_fd)
-    report_fd, write_fd = os.pipe2(os.O_NONBLOCK)
-    with _performing(trial, mount_fd, write_fd):
+    with _performing(trial, mount_fd) as performance:
         call = Call(
             trial.address,
             trial.port,
@@ -142,25 +141,55 @@ def _perform(trial: Trial) -> dict[str, object]:
             seconds=trial.seconds,
             tree_fd=tree_fd,
         )
-        is_ok, told = _ask(call, patiently=not trial.listens)
-        evidence = [] if is_ok else _evidence(trial, report_fd, log)
+        is_ok, told = _ask(call, None if trial.listens else performance)
+        evidence = [] if is_ok else _evidence(trial, performance, log)
     return {"ok": is_ok, "told": printable(told), "evidence": evidence}
 
 
+class _Performance:
+    """What is heard of a program on its stage: how it and its like ended, and what a daemon said."""
+
+    def __init__(self, report_fd: int, said_fd: int) -> None:
+        self._report_fd = report_fd
+        self._said_fd = said_fd
+        self._reported = b""
+
+    def reports(self, seconds: float) -> list[tuple[str, int]]:
+        """All so far; if there is none that is new, after these seconds."""
+        if select.select([self._report_fd], [], [], seconds)[0]:
+            self._reported += os.read(self._report_fd, 4096) or b"over 0\n"
+        words = (line.split() for line in self._reported.decode().splitlines())
+        return [(word, int(number)) for word, number in dict.fromkeys(map(tuple, words))]
+
+    def said(self) -> list[str]:
+        try:
+            text = os.read(self._said_fd, _LONGEST_REPORT)
+        except BlockingIOError:
+            return []
+        return [
+            found
+            for line in text.decode(errors="replace").splitlines()
+            if (found := printable(line))
+        ]
+
+
 @contextlib.contextmanager
-def _performing(trial: Trial, mount_fd: int, report_fd: int) -> Iterator[None]:
+def _performing(trial: Trial, mount_fd: int) -> Iterator[_Performance]:
     """The program, on its stage."""
     listener = _listener(trial) if trial.listens or trial.waits else None
-    performer = Performer(trial.target, mount_fd, listener, report_fd, waits=trial.waits)
+    report_fd, tell_fd = os.pipe2(os.O_NONBLOCK)
+    said_fd, say_fd = os.pipe2(os.O_NONBLOCK)
+    performer = Performer(trial.target, mount_fd, listener, tell_fd, say_fd, waits=trial.waits)
     linux.unshare(linux.CLONE_NEWPID | linux.CLONE_NEWIPC)
     pid = os.fork()
     if pid == 0:
         performer.run()
-    os.close(mount_fd)
+    for fd in (mount_fd, tell_fd, say_fd):
+        os.close(fd)
     if listener is not None:
         listener.close()
     try:
-        yield
+        yield _Performance(report_fd, said_fd)
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -175,12 +204,12 @@ def _listener(trial: Trial) -> socket.socket:
     return found
 
 
-def _ask(call: Call, *, patiently: bool) -> tuple[bool, str]:
+def _ask(call: Call, daemon: _Performance | None) -> tuple[bool, str]:
     """Whether the client was content, and what it saw; nothing that a service answers is an error of ours."""
     resource.setrlimit(resource.RLIMIT_DATA, (_ROOM, _ROOM))
     try:
-        if patiently:
-            _await(call)
+        if daemon is not None:
+            _await(call, daemon)
         return True, clients.ask(call)
     except Refused as refused:
         return False, str(refused)
@@ -194,37 +223,33 @@ def _ask(call: Call, *, patiently: bool) -> tuple[bool, str]:
         return False, f"{type(error).__name__}: {error}"
 
 
-def _await(call: Call) -> None:
-    """Until a daemon listens. Raises Refused where it does not in time."""
+def _await(call: Call, daemon: _Performance) -> None:
+    """Until a daemon listens. Raises Refused where it has ended, or does not in time."""
     deadline = time.monotonic() + call.seconds
     while time.monotonic() < deadline:
         try:
             socket.create_connection((call.address, call.port), 1).close()
         except OSError:
-            time.sleep(0.05)
+            if {"over", "stage", "start"} & {word for word, _ in daemon.reports(0.05)}:
+                raise Refused(f"it ended, and nobody listens on port {call.port}") from None
         else:
             return
     raise Refused(f"nobody listens on port {call.port} after {call.seconds:.0f} s")
 
 
-def _evidence(trial: Trial, report_fd: int, log: socket.socket | None) -> list[str]:
+def _evidence(trial: Trial, performance: _Performance, log: socket.socket | None) -> list[str]:
     """What the program said and how it ended; both come after its answer."""
-    select.select([report_fd], [], [], _SETTLING)
-    return [*_ends(report_fd, trial), *_logged(log)]
+    reports = performance.reports(_SETTLING)
+    return [*performance.said()[-_LINES:], *_ends(reports, trial), *_logged(log)]
 
 
-def _ends(report_fd: int, trial: Trial) -> list[str]:
+def _ends(reports: list[tuple[str, int]], trial: Trial) -> list[str]:
     """How the program ended, where that tells something: it was not there, a status, a signal."""
     program = os.fsdecode(trial.target.path)
-    try:
-        lines = os.read(report_fd, 4096).decode().splitlines()
-    except BlockingIOError:
-        return []
     found = []
-    for line in dict.fromkeys(lines):
-        word, _, number = line.partition(" ")
-        match word, int(number):
-            case "ended", 126 | 0 | -9:
+    for word, number in reports:
+        match word, number:
+            case ("ended", 126 | 0 | -9) | ("over", _):
                 continue
             case "ended", status if status > 0:
                 found.append(f"{program} ended with status {status}")

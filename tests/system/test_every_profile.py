@@ -1,0 +1,94 @@
+"""Each profile that says how it is tried: green by itself, and whatever is taken out of its tree is named."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from tests.system.calls import Virt
+from tests.system.handmade import REPOSITORY
+
+pytestmark = pytest.mark.usefixtures("as_root")
+
+HINT = "on Debian: apt-get install "
+PROFILES = sorted(
+    file.stem
+    for file in (REPOSITORY / "virttools/profiles").glob("*.toml")
+    if tomllib.loads(file.read_text()).get("probes")
+)
+_UNPACKED = """\
+packages=$1
+shift
+for place in usr etc; do
+    [ ! -d "$packages/$place" ] || mount -t overlay -o "lowerdir=$packages/$place:/$place" none "/$place"
+done
+exec "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One root, so that what profiles have in common is stored once."""
+    folder = tmp_path_factory.mktemp("virtual")
+    folder.chmod(0o755)
+    yield folder
+    virt = Virt(folder)
+    virt.good("remove", "--yes", *(line.split("\t")[0] for line in virt.good("list").splitlines()))
+
+
+def unpacked(names: list[str], folder: Path) -> Path:
+    """What these packages install, where others that are installed exclude them."""
+    (folder / "all").mkdir()
+    words = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *names]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs the packages {names}: {done.stderr[-300:]}")
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, folder / "all"], check=True)
+    return folder / "all"
+
+
+def proved(root: Path, profile: str, packages: Path) -> Any:  # noqa: ANN401  JSON
+    """What tests/system/proving.py finds, on a host that seems to have these packages."""
+    address = f"192.0.2.{PROFILES.index(profile) + 1}"
+    words = [sys.executable, "-m", "tests.system.proving", str(root), profile, address]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-euc", _UNPACKED, "sh", packages, *words],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_is_green_by_itself_and_nothing_of_it_is_gone_unnoticed(
+    root: Path, tmp_path: Path, profile: str
+) -> None:
+    """With what the hint of `virt create` says is needed, where the host has another in its place."""
+    found = proved(root, profile, tmp_path)
+    if "lacks" in found:
+        assert found["lacks"].startswith(HINT), found
+        named = found["lacks"].removeprefix(HINT).split()
+        found = proved(root, profile, unpacked(named, tmp_path))
+    assert found["green"]["ok"], found["green"]
+    assert found["green"]["missing"] == []
+    assert found["files"] > 200
+    assert (found["unrecorded"], found["unnamed"]) == ([], [])
+    red, victim = found["red"], found["victim"]
+    (gone,) = red["missing"]
+    assert (red["ok"], gone[0]) == (False, victim)
+    assert gone[1].startswith(found["origin"])
+    assert not all(red["services"].values()), f"nobody misses {victim}"
+    assert PurePosixPath(victim).name in " ".join(red["said"])
