@@ -25,6 +25,9 @@ REASONS = (INSTANCES, PER_SOURCE, CPS, ADDRESS, TIME, PROXY)
 `proxy`: one of proxy_protocol sent no good header in time."""
 
 
+_MOST_KNOWN = 4096
+
+
 class Networks:
     """A set of networks; the longest prefix that holds an address is found by one look-up per length."""
 
@@ -149,9 +152,10 @@ def of_inetd(most: int) -> Limits:
 class Gate:
     """Who may come at all, and when: only_from, no_access, access_times. How many, the ledger counts."""
 
-    __slots__ = ("_allowed", "_clock", "_denied", "_times")
+    __slots__ = ("_allowed", "_clock", "_denied", "_times", "_welcome")
 
     def __init__(self, limits: Limits, clock: "Callable[[], int]" = minute_of_day) -> None:
+        self._welcome: dict[str, bool] = {}
         self._allowed = Networks(limits.only_from) if limits.only_from else None
         self._denied = Networks(limits.no_access) if limits.no_access else None
         self._times = limits.access_times
@@ -164,7 +168,12 @@ class Gate:
 
     def refusal(self, source: str) -> str | None:
         """Why a client may not come, or None. source: its address as accept(2) tells it, mapped or not."""
-        if not self._is_welcome(source):
+        is_welcome = self._welcome.get(source)
+        if is_welcome is None:
+            if len(self._welcome) >= _MOST_KNOWN:
+                self._welcome.clear()
+            is_welcome = self._welcome[source] = self._is_welcome(source)
+        if not is_welcome:
             return ADDRESS
         return None if not self._times or self._is_time() else TIME
 

@@ -20,6 +20,7 @@ WIDTH = 16
 _MOST_ROWS = 1 << 16
 _SLOTS = 1 << 14
 _MOST_STEPS = 256
+_MOST_DIGESTS = 4096
 _HEAD = 4  # cells: 0 the spare, 1 and 2 a secret, 3 unused
 _ROWS = _HEAD + 2 * _SLOTS
 _CELLS = _ROWS + WIDTH * _MOST_ROWS
@@ -33,7 +34,7 @@ class Ledger:
     Pages that were never written take no memory.
     """
 
-    __slots__ = ("_cells", "_map", "_secret", "fd", "map_fd")
+    __slots__ = ("_cells", "_digests", "_map", "_secret", "fd", "map_fd")
 
     def __init__(self, fd: int | None = None) -> None:
         if fd is None:
@@ -46,6 +47,7 @@ class Ledger:
         self._map = mmap.mmap(fd, _CELLS * 8)
         self._cells = memoryview(self._map).cast("q")
         self._secret = os.pread(fd, 16, 8)
+        self._digests: dict[tuple[int, str], int] = {}
 
     def close(self) -> None:
         """Forget the memory: a worker, which is a tenant's, must not reach it."""
@@ -135,10 +137,7 @@ class Ledger:
 
     def _slot(self, number: int, source: str) -> int:
         """The cell of a source's slot (its count is the next one), or NO_SLOT where all are taken."""
-        counted = admission.counted_as(source)
-        text = counted.encode() if isinstance(counted, str) else counted
-        digest = blake2b(b"%d " % number + text, digest_size=8, key=self._secret).digest()
-        wanted = int.from_bytes(digest, "little", signed=True) or 1
+        wanted = self._digests.get((number, source)) or self._digest(number, source)
         place, free, cells = wanted % _SLOTS, NO_SLOT, self._cells
         for _ in range(_MOST_STEPS):
             cell = _HEAD + 2 * place
@@ -152,6 +151,17 @@ class Ledger:
         if free != NO_SLOT:
             cells[free] = wanted
         return free
+
+    def _digest(self, number: int, source: str) -> int:
+        """What a slot is known by, never 0; those of the last sources are remembered."""
+        counted = admission.counted_as(source)
+        text = counted.encode() if isinstance(counted, str) else counted
+        digest = blake2b(b"%d " % number + text, digest_size=8, key=self._secret).digest()
+        found = int.from_bytes(digest, "little", signed=True) or 1
+        if len(self._digests) >= _MOST_DIGESTS:
+            self._digests.clear()
+        self._digests[number, source] = found
+        return found
 
 
 class Rows:
