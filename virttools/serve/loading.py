@@ -3,12 +3,12 @@
 What goes wrong there, and what it loads, leaves no trace in the server.
 """
 
-import _pickle  # pickle loads re
 import _socket
 import os
 from array import array
 
 from virttools.errors import ConfigError, VirtError
+from virttools.serve import packing
 from virttools.serve.board import Board
 from virttools.serve.namespaces import Home, build
 
@@ -48,7 +48,7 @@ def load(read: "Callable[[], Board]", home: Home, there: "frozenset[Key]") -> Lo
     with open(result_fd, "rb") as file:
         file.seek(0)
         text = file.read()
-    outcome = _pickle.loads(text) if text else ("it ended without an answer", None, (), 70)
+    outcome = packing.unpack(text) if text else ("it ended without an answer", None, (), 70)
     if isinstance(outcome, Board):
         return Loaded(outcome, found)
     for pair in found.values():
@@ -79,7 +79,7 @@ def _receive(ours: _socket.socket) -> dict[Key, tuple[int, int]]:
         pair = array("i", rights[0][2])
         for fd in pair:
             os.set_inheritable(fd, False)
-        found[_pickle.loads(message)] = (pair[0], pair[1])
+        found[packing.unpack(message)] = (pair[0], pair[1])
 
 
 def _read_and_build(
@@ -103,7 +103,7 @@ def _read_and_build(
     except Exception as error:  # noqa: BLE001  the server goes on with what it has
         outcome = (f"internal error: {type(error).__name__}: {error}", None, (), 70)
     finally:
-        os.write(result_fd, _pickle.dumps(outcome))
+        os.write(result_fd, packing.pack(outcome))
         os._exit(status)
 
 
@@ -121,6 +121,6 @@ def _build(board: Board, home: Home, there: "frozenset[Key]", theirs: _socket.so
                 f"cannot build the namespaces of {place.domain}: {error.strerror}"
             ) from error
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", pair).tobytes())
-        theirs.sendmsg([_pickle.dumps(place.key())], [rights])
+        theirs.sendmsg([packing.pack(place.key())], [rights])
         for fd in pair:
             os.close(fd)

@@ -1,11 +1,11 @@
 """Doer: hands all that the supervisor holds to the program that replaces it in its process, and takes it there."""
 
-import _pickle  # pickle loads re
 import _socket
 import os
 import sys
 
 from virttools import linux
+from virttools.serve import packing
 from virttools.serve.children import Children
 from virttools.serve.daemons import Fleet
 from virttools.serve.holdings import Holdings
@@ -40,7 +40,7 @@ def leave(
         "control": control.fileno(),
         "counts": counts,
     }
-    os.write(state_fd, _pickle.dumps(state))
+    os.write(state_fd, packing.pack(state))
     for fd in (
         state_fd,
         control.fileno(),
@@ -59,7 +59,7 @@ def take(held: Holdings, children: Children, fleet: Fleet) -> tuple[_socket.sock
         return None
     with open(int(number), "rb") as file:
         file.seek(0)
-        state = _pickle.loads(file.read())
+        state = packing.unpack(file.read())
     held.ledger = Ledger(state["ledger"])
     held.rows.numbers, held.rows.spare = state["rows"]
     held.sockets = {key: _socket.socket(fileno=fd) for key, fd in state["sockets"].items()}
