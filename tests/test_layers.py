@@ -1,6 +1,7 @@
 """The house of DESIGN 10: each module is of one kind, and imports only from below it."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -74,11 +75,12 @@ KIND = {name: kind for kind, names in MODULES.items() for name in names.split()}
 SUBPROCESS = "host.program"
 
 
-def modules() -> list[str]:
+@cache
+def modules() -> tuple[str, ...]:
     """Every module of the package, by its name inside it; packages by their own."""
     found = [path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py")]
     names = [".".join(path.parts).removesuffix(".__init__") for path in found]
-    return sorted(name for name in names if name != "__init__")
+    return tuple(sorted(name for name in names if name != "__init__"))
 
 
 def kind(name: str) -> str | None:
@@ -89,7 +91,8 @@ def kind(name: str) -> str | None:
     return KIND.get(folder) if folder in ("domains", "cli") else None
 
 
-def imports(name: str) -> set[str]:
+@cache
+def imports(name: str) -> frozenset[str]:
     """What a module imports anywhere in it, in function bodies too, by full name."""
     path = PACKAGE.joinpath(*name.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
@@ -104,7 +107,7 @@ def imports(name: str) -> set[str]:
                 inner = f"{module}.{alias.name}"
                 is_module = inner.removeprefix("virttools.") in modules()
                 found.add(inner if is_module else module)
-    return found
+    return frozenset(found)
 
 
 def test_every_module_has_a_kind() -> None:

@@ -103,10 +103,31 @@ def without_store(found: dict[str, tuple[object, ...]]) -> dict[str, tuple[objec
     return {path: one for path, one in found.items() if path != "dev/log"}
 
 
+EVERY_KIND = """
+profiles = []
+binaries = ["sh", "ls", "bzip2", "bunzip2", "passwd", "su", "chage"]
+setuid = ["/usr/bin/passwd", "/usr/bin/su", "/usr/bin/chage"]
+directories = [
+  "/mnt", "/srv", "/usr/local/bin", "/var/log",
+  { path = "/proc", mode = 0o555 }, { path = "/root", mode = 0o700 }, { path = "/tmp", mode = 0o1777 },
+  { path = "/var/mail", mode = 0o2775, group = "mail" },
+]
+symlinks = [{ path = "/var/run", to = "/run" }, { path = "/var/spool/mail", to = "../mail" }]
+devices = ["null", "full", "tty"]
+templates = [{ from = "empty.j2", to = "/run/utmp", mode = 0o664, group = "utmp" }]
+users = [{ name = "root", uid = 0 }]
+groups = [{ name = "root", gid = 0 }, { name = "mail", gid = 8 }, { name = "shadow", gid = 42 }, { name = "utmp", gid = 43 }]
+[etc]
+skeleton = ["passwd", "group", "shadow"]
+"""
+
+
 @pytest.fixture
-def domain(virt: Virt) -> Path:
-    """domain1.com with profile login: set-id programs, hard links, device nodes; and a file with capabilities."""
-    virt.good("create", "domain1.com", "-p", "login")
+def domain(virt: Virt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """domain1.com: set-id programs, hard links, device nodes; and a file with capabilities."""
+    manifest = tmp_path_factory.mktemp("manifest") / "domain1.toml"
+    manifest.write_text(EVERY_KIND)
+    virt.good("create", "domain1.com", "-m", str(manifest))
     tree = virt.tree("domain1.com")
     ping = tree / "usr/local/bin/ping"
     ping.write_bytes(b"\x7fELF")
@@ -559,7 +580,7 @@ class TestHostileTrees:
             cwd=domain / "srv",
         )  # fmt: skip
         try:
-            for number in range(6):
+            for number in range(12):
                 done: Done = virt("image", "domain1.com", "-o", f"{tmp_path}/{number}.tar")
                 assert done.status in (0, 75), done.err
                 if done.status == 0:

@@ -198,8 +198,8 @@ def deep(tree_fd: int, folder: str, levels: int) -> None:
     """A folder nested too deep for any path, with a key at its bottom."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY, dir_fd=tree_fd)
     for _ in range(levels):
-        os.mkdir("d" * 20, dir_fd=fd)
-        below = os.open("d" * 20, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+        os.mkdir("dddd", dir_fd=fd)
+        below = os.open("dddd", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
         os.close(fd)
         fd = below
     bottom = os.open("a.key", os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=fd)
@@ -209,7 +209,7 @@ def deep(tree_fd: int, folder: str, levels: int) -> None:
 
 
 def test_no_depth_hides_a_key_or_stops_us(tmp_path: Path, tree_fd: int) -> None:
-    """Below 2000 folders, a path of 42000 bytes: found, reported, removed; so is a whole folder as deep."""
+    """Below 2000 folders, beyond recursion and PATH_MAX: found, reported, removed; so is a whole folder as deep."""
     for folder in ("srv", "tmp"):
         place(tmp_path, f"{folder}/x").parent.mkdir(exist_ok=True)
         deep(tree_fd, folder, 2000)
