@@ -49,7 +49,7 @@ MODULES = {
         devlog.attribution devlog.cgroups devlog.reader devlog.staleness
         serve.inetdconf
         doctor.examine_host doctor.examine_tree
-        probe.missing
+        probe.causes probe.missing
     """,
     "doer": """
         tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish

@@ -10,6 +10,7 @@ from typing import Any
 
 from virttools.domains import create, testing
 from virttools.domains.create import Options, Wish
+from virttools.domains.testing import Way
 from virttools.enter import inside
 from virttools.errors import HostLacks
 from virttools.manifest.load import load
@@ -54,7 +55,7 @@ def looked_at(root_path: str, domain: str, manifest: Manifest) -> dict[str, Any]
 
 def report(root_path: str, domain: str) -> dict[str, Any]:
     """What `virt test` finds."""
-    found = testing.run(root_path, domain, (), login=None)
+    found = testing.run(root_path, domain, (), Way())
     return {
         "ok": found.is_ok,
         "services": {one.service: one.is_ok for one in found.outcomes},

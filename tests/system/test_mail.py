@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.calls import Virt
+from tests.system.calls import VIRT, Virt
 from tests.system.mailing import ADDRESSES, DNS, Machine, build, dns, machine, owner, queued
 from tests.system.server import serving, until
 
@@ -185,6 +185,11 @@ def test_a_full_spool_keeps_mail_waiting_and_no_neighbour_minds(
             here.await_mail(ONE, "a small one")
             assert f"bob@{TWO}" in queued(here, TWO)
             assert "much of it" not in here.spool(TWO)
+            here.run("sh", "-c", f"head -c 64k /dev/zero >'{spool}/filler'")
+            told = here.run(str(VIRT), "test", TWO)
+            assert told.status == 1
+            assert "\tcause\tthe file system of /var/mail is full: 0 of 64 KiB are free" in told.out
+            assert here.run("rm", f"{spool}/filler").status == 0
             assert here.run("mount", "-o", "remount,size=8m", str(spool)).status == 0
             here.await_mail(TWO, "much of it")
             until(lambda: f"bob@{TWO}" not in queued(here, TWO), "the queue is empty")

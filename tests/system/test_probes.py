@@ -98,7 +98,11 @@ def test_a_wrong_password_is_refused(served: Virt) -> None:
     done = served("test", DOMAIN, "ftp", "--user", "nobody", env={"VIRT_TEST_PASSWORD": "wrong"})
     assert done.status == 1
     assert "\tfailed\tlogin: 530 Login incorrect." in done.out
+    assert "\tcause\tnobody of d1.example has no password, or a locked one; mend: " in done.out
     assert served("test", DOMAIN, "--user", "nobody").status == 2  # nobody to ask
+    done = served("test", DOMAIN, "http", "--live")
+    assert done.status == 1
+    assert "\tcause\tno interface has the address 192.0.2.1; mend: virt ip sync\n" in done.out
     assert "did you mean" in served("test", DOMAIN, "fpt").err
 
 

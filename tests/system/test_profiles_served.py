@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,10 +86,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
     virt.good("remove", "--yes", *DOMAINS)
 
 
-def inside(server: "subprocess.Popen[bytes]", *words: str) -> "subprocess.CompletedProcess[str]":
+def inside(
+    server: "subprocess.Popen[bytes]", *words: str, typed: str = ""
+) -> "subprocess.CompletedProcess[str]":
     """Run a client in the server's network."""
     return subprocess.run(
         ["nsenter", f"--net=/proc/{server.pid}/ns/net", *words],
+        input=typed,
         capture_output=True,
         text=True,
         check=False,
@@ -117,10 +121,8 @@ def test_two_bobs_are_served(two: Virt, tmp_path: Path, kind: str) -> None:
             if domain == "d1.example":
                 assert (two.tree("d2.example") / "etc/shadow").read_bytes() == before
         refused(two, server, f"{new} d1.example", f"{new} d2.example")
-        tried = inside(
-            server, str(VIRT), "--root", str(two.root), "--json", "test", "d1.example", "http"
-        )
-        assert [one["live"] for one in json.loads(tried.stdout)["data"]["services"]] == [True]
+        if kind == "serve":
+            asked_live(two, server, f"{new} d1.example", f"{new} d2.example")
 
 
 def refused(two: Virt, server: "subprocess.Popen[bytes]", first: str, second: str) -> None:
@@ -135,8 +137,38 @@ def refused(two: Virt, server: "subprocess.Popen[bytes]", first: str, second: st
         assert "500 OOPS: cannot change directory:/home/bob" in lost.stderr
         fine = inside(server, *listing, "-u", f"bob:{first}", "ftp://127.0.10.1/")
         assert "from-ftplib" in fine.stdout, fine
+        (found,) = live(two, server, "d2.example", second, "ftp")
+        assert "500 OOPS" in found["told"]
+        assert found["causes"][0]["what"] == "bob has no home directory /home/bob"
+        assert "-- install -d -m 0750" in found["causes"][0]["mend"]
     finally:
         home.with_name("away").rename(home)
+
+
+def asked_live(two: Virt, server: "subprocess.Popen[bytes]", first: str, second: str) -> None:
+    """`virt test --live` is a client of the server that runs; the other bob's password opens nothing."""
+    found = live(two, server, "d1.example", first)
+    assert {one["service"]: (one["ok"], one["live"], one["told"]) for one in found} == {
+        "ftp": (True, True, "login, upload, download, anonymous"),
+        "pop3": (True, True, "login, 0 messages"),
+        "http": (True, True, "GET /: 200, 204 bytes"),
+        "poppassd": (True, True, "login"),
+    }
+    names = os.listdir(two.tree("d1.example") / "home/bob")
+    assert [name for name in names if name.startswith("virt-test")] == []
+    (found,) = live(two, server, "d1.example", second, "pop3")
+    assert (found["ok"], found["told"][:6]) == (False, "login:")
+    assert found["causes"][0]["what"] == "the password is not that of bob in d1.example"
+
+
+def live(
+    two: Virt, server: "subprocess.Popen[bytes]", domain: str, password: str, *services: str
+) -> Any:  # noqa: ANN401  JSON
+    words = ["--json", "test", domain, *services, "--live", "--user", "bob", "--password-file", "-"]
+    done = inside(server, str(VIRT), "--root", str(two.root), *words, typed=f"{password}\n")
+    found = json.loads(done.stdout)["data"]["services"]
+    assert done.returncode == (0 if all(one["ok"] for one in found) else 1)
+    return found
 
 
 @contextmanager

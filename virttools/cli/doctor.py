@@ -1,14 +1,12 @@
 """`virt doctor`: what is wrong with the machine and its domains, why, and the command that mends it."""
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from virttools import settings
 from virttools.cli.links import installed
 from virttools.cli.output import Output
 from virttools.doctor.finding import Finding, Severity
@@ -50,7 +48,7 @@ def doctor(
     virt = installed(output.called)
     place = diagnosis.Place(
         root=output.settings.root,
-        virt=_virt(output),
+        virt=output.virt(),
         program=virt,
         bindir=os.path.abspath(bindir or output.settings.bindir or os.path.dirname(virt)),
         inetd=os.path.abspath(inetd),
@@ -61,13 +59,6 @@ def doctor(
     _show(output, found)
     if any(one.severity is not Severity.NOTE for one in found):
         raise typer.Exit(CheckFailed.exit_code)
-
-
-def _virt(output: Output) -> str:
-    """How to call `virt` for this root from a shell like this one."""
-    root = output.settings.root
-    is_default = settings.load(os.environ).root == root
-    return "virt" if is_default else f"virt --root {shlex.quote(root)}"
 
 
 def _show(output: Output, found: Sequence[Finding]) -> None:

@@ -6,11 +6,13 @@ On a terminal tables have colour; in a pipe they are tab-separated lines without
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from virttools import settings
 from virttools.enter import userns
 from virttools.errors import ConfigError, HostLacks, ManifestError, VirtError
 from virttools.settings import Settings
@@ -29,6 +31,12 @@ class Output:
     color: bool
     events: bool = False
     called: str = "virt"
+
+    def virt(self) -> str:
+        """How to call `virt` for this root from a shell like this one."""
+        root = self.settings.root
+        is_default = settings.load(os.environ).root == root
+        return "virt" if is_default else f"virt --root {shlex.quote(root)}"
 
     def result(self, command: str, data: dict[str, Any], lines: Sequence[str] = ()) -> None:
         """Show what a command found: `data` with --json, else `lines`."""

@@ -8,15 +8,17 @@ import typer
 from virttools.cli.asking import ask_password
 from virttools.cli.output import Output
 from virttools.domains.testing import Report
-from virttools.errors import CheckFailed, NeedsPrivilege
-from virttools.probe.outcome import Login, Missing, Outcome
+from virttools.errors import CheckFailed, NeedsPrivilege, UsageError
+from virttools.probe.outcome import Login, Missing, Outcome, printable
 
 PASSWORD = "VIRT_TEST_PASSWORD"  # noqa: S105  the name of a variable
+_LONGEST = 4096
 
 
 def register(app: typer.Typer) -> None:
     app.command(
-        "test", epilog="Example: virt test domain1.com && virt test domain1.com ftp --user bob"
+        "test",
+        epilog="Example: virt test domain1.com && virt test domain1.com ftp --live --user bob",
     )(try_services)
 
 
@@ -34,6 +36,17 @@ def try_services(
             " [default: an account that is there for the trial only].",
         ),
     ] = None,
+    password_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Its first line is the password; - is standard input."),
+    ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Ask who listens at the domain's address now; without --user, as nobody.",
+        ),
+    ] = False,
 ) -> None:
     """Try a domain's services as their clients would, and name what is missing. The tree stays as it is."""
     from virttools.domains import testing
@@ -41,16 +54,33 @@ def try_services(
     output: Output = ctx.obj
     if os.geteuid() != 0:
         raise NeedsPrivilege("cannot try services: only root may enter a tree", hint="use sudo")
-    login = None if user is None else Login(user, _password(user, domain), is_ours=False)
-    report = testing.run(output.settings.root, domain, services or (), login=login)
+    if password_file is not None and user is None:
+        raise UsageError("cannot use --password-file without --user", hint="whose is it?")
+    login = None
+    if user is not None:
+        login = Login(user, _password(user, domain, password_file), is_ours=False)
+    way = testing.Way(login, live, output.virt())
+    report = testing.run(output.settings.root, domain, services or (), way)
     _show(output, domain, report)
     if not report.is_ok:
         raise typer.Exit(CheckFailed.exit_code)
 
 
-def _password(user: str, domain: str) -> str:
+def _password(user: str, domain: str, file: str | None) -> str:
+    if file is not None:
+        return _first_line(file)
     said = os.environ.get(PASSWORD)
     return said if said is not None else ask_password(f"Password of {user} in {domain}: ", PASSWORD)
+
+
+def _first_line(file: str) -> str:
+    try:
+        with open(0 if file == "-" else file, "rb", closefd=file != "-") as lines:
+            return lines.readline(_LONGEST).rstrip(b"\r\n").decode()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read {file}: its first line is no text in UTF-8") from error
 
 
 def _show(output: Output, domain: str, report: Report) -> None:
@@ -59,10 +89,9 @@ def _show(output: Output, domain: str, report: Report) -> None:
         return
     if not report.outcomes:
         output.note(f"{domain} declares no probe; virt-manifest(5), probes, tells how")
-    output.table(
-        ("service", "port", "result", "what"), [_row(one) for one in report.outcomes]
-        + [("tree", "-", "missing", f"{one.path}: {_remedy(one)}") for one in report.missing],
-    )  # fmt: skip
+    rows = [row for one in report.outcomes for row in (_row(one), *_causes(one))]
+    rows += [("tree", "-", "missing", f"{one.path}: {_remedy(one)}") for one in report.missing]
+    output.table(("service", "port", "result", "what"), rows)
     for one in report.outcomes:
         for line in one.evidence:
             output.note(f"{one.service}: {line}")
@@ -77,6 +106,13 @@ def _show(output: Output, domain: str, report: Report) -> None:
 
 def _row(one: Outcome) -> tuple[str, str, str, str]:
     return one.service, str(one.port), "ok" if one.is_ok else "failed", one.told
+
+
+def _causes(one: Outcome) -> list[tuple[str, str, str, str]]:
+    return [
+        (one.service, str(one.port), "cause", f"{printable(cause.what)}; mend: {cause.mend}")
+        for cause in one.causes
+    ]
 
 
 def _remedy(one: Missing) -> str:
@@ -95,6 +131,7 @@ def _data(domain: str, report: Report) -> dict[str, object]:
                 "live": one.is_live,
                 "told": one.told,
                 "evidence": list(one.evidence),
+                "causes": [{"what": cause.what, "mend": cause.mend} for cause in one.causes],
             }
             for one in report.outcomes
         ],

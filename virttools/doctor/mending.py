@@ -24,6 +24,12 @@ def inside(virt: str, domain: str, *words: str, writable: bool = False) -> str:
     return f"{virt} exec --domain {domain}{options} -- {' '.join(map(quoted, words))}"
 
 
+def home(virt: str, domain: str, path: str, uid: int, gid: int) -> str:
+    """Make a user's home, empty."""
+    owner = ("-o", str(uid), "-g", str(gid))
+    return inside(virt, domain, "install", "-d", "-m", "0750", *owner, path)
+
+
 def line(number: int, script: str, file: str) -> str:
     """Change one line of a file of the host by sed(1)."""
     return f"sed -i {quoted(f'{number}{script}')} {quoted(file)}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from virttools.doctor import mending
-from virttools.doctor.facts import Machine, Person, Resident, Tree
+from virttools.doctor.facts import Machine, Resident, Tree
 from virttools.doctor.finding import Fault
 from virttools.manifest.model import Daemon, Service
 from virttools.tree.accounts import FIRST, SPAN, number
@@ -23,14 +23,8 @@ def homes(machine: Machine, tree: Tree) -> Iterator[Fault]:
             yield Fault(
                 f"{one.name} has no home directory {one.home}",
                 "it was never made, or removed: who logs in by FTP lands in / and is told `No directory!`",
-                _made(machine, tree, one),
+                mending.home(machine.virt, tree.domain, one.home, one.uid, one.gid),
             )
-
-
-def _made(machine: Machine, tree: Tree, one: Person) -> str:
-    owner = ("-o", str(one.uid), "-g", str(one.gid))
-    words = ("install", "-d", "-m", "0750", *owner, one.home)
-    return mending.inside(machine.virt, tree.domain, *words)
 
 
 def service_users(machine: Machine, tree: Tree) -> Iterator[Fault]:

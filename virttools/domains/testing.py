@@ -1,20 +1,34 @@
 """Trying a domain's services: what is missing in its tree, and what a client of each service sees."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from virttools.domains import serving
 from virttools.errors import UsageError, VirtError
 from virttools.manifest.forms import nearest
 from virttools.manifest.load import reload
-from virttools.manifest.model import Manifest, Probe
-from virttools.probe import missing, trial
-from virttools.probe.outcome import Login, Missing, Outcome
+from virttools.manifest.model import Daemon, Manifest, Probe, Service
+from virttools.probe import causes, missing, trial
+from virttools.probe.causes import Place
+from virttools.probe.outcome import Cause, Login, Missing, Outcome
 from virttools.probe.trial import Trial
+from virttools.serve.board import Target
 from virttools.tree.root import open_root
 
 LOOPBACK = "127.0.0.1"
 SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to try. login: as whom, None: as an account of the trial's own; is_live: who listens now is asked.
+
+    virt: how `virt` is called for this root, for the commands that mend.
+    """
+
+    login: Login | None = None
+    is_live: bool = False
+    virt: str = "virt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +41,11 @@ class Report:
 
     @property
     def is_ok(self) -> bool:
-        return not self.missing and all(one.is_ok for one in self.outcomes)
+        return not self.missing and all(one.is_ok and not one.causes for one in self.outcomes)
 
 
-def run(
-    root_path: str,
-    domain: str,
-    services: Sequence[str],
-    *,
-    login: Login | None,
-    told: Callable[[Outcome], None] = lambda _: None,
-) -> Report:
-    """Try each probe of a domain, or those of these services; `told` hears of each as it is done.
+def run(root_path: str, domain: str, services: Sequence[str], way: Way) -> Report:
+    """Try each probe of a domain, or those of these services.
 
     Raises UnknownDomain, UsageError for a service that no probe tries.
     """
@@ -48,18 +55,12 @@ def run(
         probes = _chosen(domain, manifest, services)
         with root.open_tree(domain) as tree_fd:
             gone = missing.found(tree_fd, record)
-        path = root.path
-        daemons = {daemon.name for daemon in manifest.daemons}
-        outcomes = []
-        for probe in probes:
-            attempt = _try_daemon if probe.service in daemons else _try
-            outcomes.append(attempt(path, domain, manifest, probe, login))
-            told(outcomes[-1])
-    tried = {probe.service for probe in manifest.probes}
-    ports = [(one.name, one.port) for one in manifest.services]
-    ports += [(one.name, next(iter(one.ports), None)) for one in manifest.daemons]
-    untried = tuple(name for name, port in ports if port is not None and name not in tried)
-    return Report(tuple(outcomes), gone, untried)
+            place = Place(tree_fd, way.virt, domain, f"{root.path}/{domain}")
+            outcomes = tuple(
+                _explained(place, way, probe, _tried(root.path, domain, manifest, probe, way))
+                for probe in probes
+            )
+    return Report(outcomes, gone, _untried(manifest))
 
 
 def _chosen(domain: str, manifest: Manifest, services: Sequence[str]) -> tuple[Probe, ...]:
@@ -74,54 +75,66 @@ def _chosen(domain: str, manifest: Manifest, services: Sequence[str]) -> tuple[P
     return tuple(probe for probe in manifest.probes if not services or probe.service in services)
 
 
-def _try(
-    root_path: str, domain: str, manifest: Manifest, probe: Probe, login: Login | None
-) -> Outcome:
-    service = next(one for one in manifest.services if one.name == probe.service)
+def _untried(manifest: Manifest) -> tuple[str, ...]:
+    """What listens and has no probe."""
+    tried = {probe.service for probe in manifest.probes}
+    ports = [(one.name, one.port) for one in manifest.services]
+    ports += [(one.name, next(iter(one.ports), None)) for one in manifest.daemons]
+    return tuple(name for name, port in ports if port is not None and name not in tried)
+
+
+def _tried(root_path: str, domain: str, manifest: Manifest, probe: Probe, way: Way) -> Outcome:
+    running: tuple[Service | Daemon, ...] = (*manifest.services, *manifest.daemons)
+    one = next(one for one in running if one.name == probe.service)
     try:
-        target = serving.target(root_path, domain, manifest, service)
+        target = _target(root_path, domain, manifest, one)
     except VirtError as error:
-        return Outcome(probe.service, service.port or 0, False, error.message)
-    addresses = service.bind or manifest.addresses
+        return Outcome(probe.service, _port(one), False, error.message)
+    bound = one.bind if isinstance(one, Service) else ()
     return trial.run(
         Trial(
             root_path,
             domain,
             manifest.uid_base,
-            manifest.addresses,
-            address=addresses[0] if addresses else LOOPBACK,
-            port=service.port or 0,
+            addresses=tuple(dict.fromkeys((*manifest.addresses, *bound))),
+            address=next(iter((*bound, *manifest.addresses)), LOOPBACK),
+            port=_port(one),
             target=target,
             probe=probe,
-            login=login,
+            login=way.login,
             seconds=SECONDS,
-            listens=not service.is_waiting,
-            waits=service.is_waiting,
+            listens=isinstance(one, Service) and not one.is_waiting,
+            waits=isinstance(one, Service) and one.is_waiting,
+            wants_live=way.is_live,
         )
     )
 
 
-def _try_daemon(
-    root_path: str, domain: str, manifest: Manifest, probe: Probe, login: Login | None
-) -> Outcome:
-    daemon = next(one for one in manifest.daemons if one.name == probe.service)
-    port = next(iter(daemon.ports), 0)
-    try:
-        target = serving.daemon_target(root_path, domain, manifest, daemon)
-    except VirtError as error:
-        return Outcome(probe.service, port, False, error.message)
-    return trial.run(
-        Trial(
-            root_path,
-            domain,
-            manifest.uid_base,
-            manifest.addresses,
-            address=next(iter(manifest.addresses), LOOPBACK),
-            port=port,
-            target=target,
-            probe=probe,
-            login=login,
-            seconds=SECONDS,
-            listens=False,
-        )
-    )
+def _target(root_path: str, domain: str, manifest: Manifest, one: Service | Daemon) -> Target:
+    if isinstance(one, Service):
+        return serving.target(root_path, domain, manifest, one)
+    return serving.daemon_target(root_path, domain, manifest, one)
+
+
+def _port(one: Service | Daemon) -> int:
+    return (one.port or 0) if isinstance(one, Service) else next(iter(one.ports), 0)
+
+
+def _explained(place: Place, way: Way, probe: Probe, outcome: Outcome) -> Outcome:
+    """With what can be seen to be the cause; a full file system is one even where a trial had room."""
+    found = list(causes.of_room(place, probe.kind))
+    if way.is_live and not outcome.is_live:
+        found += _of_silence(way, place.domain, outcome)
+    elif way.login is not None and not outcome.is_ok:
+        name, is_denied = way.login.name, outcome.is_denied
+        found += causes.of_login(place, probe.kind, name, is_denied=is_denied)
+    return replace(outcome, causes=tuple(found))
+
+
+def _of_silence(way: Way, domain: str, outcome: Outcome) -> Iterator[Cause]:
+    if outcome.address in ("", LOOPBACK):
+        yield Cause(f"{domain} has no address of its own", f"{way.virt} show {domain}")
+    elif trial.is_here(outcome.address):
+        yield Cause("nothing listens there", f"{way.virt} serve")
+    else:
+        yield Cause(f"no interface has the address {outcome.address}", f"{way.virt} ip sync")

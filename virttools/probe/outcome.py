@@ -44,10 +44,18 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """What in the tree or the machine keeps clients from being served, and what mends it."""
+
+    what: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One service as tried. told: what a client saw; evidence: what the program or the log said.
 
-    is_live: whether somebody answers at its address now; trials need nobody there.
+    is_live: whether somebody answers at its address now; only who is asked for needs him there.
     """
 
     service: str
@@ -56,6 +64,13 @@ class Outcome:
     told: str
     evidence: tuple[str, ...] = ()
     is_live: bool = False
+    address: str = ""
+    causes: tuple[Cause, ...] = ()
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether name and password were not taken: each client says so in this word."""
+        return not self.is_ok and self.told.startswith("login:")
 
 
 def printable(text: str) -> str:

@@ -35,4 +35,5 @@ def _run(call: Call, *words: str) -> None:
         raise Refused(f"{error.message}; it needs smbclient (Debian: smbclient)") from error
     if done.status:
         text = (done.stdout + done.stderr).decode(errors="replace").strip()
-        raise Refused(text.splitlines()[-1] if text else f"smbclient: status {done.status}")
+        last = text.splitlines()[-1] if text else f"smbclient: status {done.status}"
+        raise Refused(f"login: {last}" if "LOGON_FAILURE" in last else last)

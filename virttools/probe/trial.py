@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from virttools import linux
+from virttools.enter import inside
 from virttools.errors import ApplyError, HostLacks, NeedsPrivilege, VirtError
 from virttools.manifest.model import Probe
 from virttools.probe import clients, network, scene
@@ -36,7 +37,8 @@ class Trial:
     """What is tried. addresses: the domain's; address: where the service listens.
 
     login None: with an account that is made for it. listens: its program is given connections;
-    else (waits) the listening socket, or it is a daemon with a socket of its own.
+    else (waits) the listening socket, or it is a daemon with a socket of its own. wants_live: who
+    listens there now is tried, and not a program of ours; without a login, as nobody.
     """
 
     root: str
@@ -51,10 +53,15 @@ class Trial:
     seconds: float
     listens: bool = True
     waits: bool = False
+    wants_live: bool = False
 
 
 def run(trial: Trial) -> Outcome:
     """What came of it. Raises VirtError where the stage could not be made."""
+    is_live = _is_live(trial)
+    if trial.wants_live and not is_live:
+        told = f"nobody answers at {trial.address}, port {trial.port}"
+        return Outcome(trial.probe.service, trial.port, False, told, address=trial.address)
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -70,7 +77,7 @@ def run(trial: Trial) -> Outcome:
         os.close(read_fd)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    return replace(_understood(trial, said), is_live=_is_live(trial))
+    return replace(_understood(trial, said), is_live=is_live)
 
 
 def _hear(fd: int, deadline: float) -> bytes:
@@ -88,15 +95,33 @@ def _is_live(trial: Trial) -> bool:
     """Whether somebody listens at its address, if that is an address of this machine."""
     if trial.address not in trial.addresses:
         return False
-    family = socket.AF_INET6 if ":" in trial.address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as asked:
-        asked.settimeout(1)
-        try:
-            asked.bind((trial.address, 0))  # no packet goes to another machine that has it
+    try:
+        with _bound(trial.address) as asked:
             asked.connect((trial.address, trial.port))
-        except OSError:
-            return False
+    except OSError:
+        return False
     return True
+
+
+def is_here(address: str) -> bool:
+    """Whether an interface of this machine has the address."""
+    try:
+        _bound(address).close()
+    except OSError:
+        return False
+    return True
+
+
+def _bound(address: str) -> socket.socket:
+    """A socket from which no packet goes to another machine that has the address. Raises OSError."""
+    asked = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        asked.settimeout(1)
+        asked.bind((address, 0))
+    except OSError:
+        asked.close()
+        raise
+    return asked
 
 
 def _understood(trial: Trial, said: bytes) -> Outcome:
@@ -115,12 +140,31 @@ def _understood(trial: Trial, said: bytes) -> Outcome:
 
 def _on_stage(trial: Trial) -> dict[str, object]:
     try:
-        return _perform(trial)
+        return _visit(trial) if trial.wants_live else _perform(trial)
     except VirtError as error:
         return {"code": error.code, "message": error.message, "hint": error.hint}
     except OSError as error:
         said = f"cannot try {trial.probe.service} of {trial.domain}: {error}"
         return {"code": ApplyError.code, "message": said, "hint": None}
+
+
+def _visit(trial: Trial) -> dict[str, object]:
+    """Be a client of who listens there now."""
+    tree_fd = inside.open_tree(trial.root, trial.domain)
+    is_ok, told = _ask(_call(trial, trial.login, tree_fd), None)
+    return {"ok": is_ok, "told": printable(told), "evidence": []}
+
+
+def _call(trial: Trial, login: Login | None, tree_fd: int) -> Call:
+    return Call(
+        trial.address,
+        trial.port,
+        trial.domain,
+        trial.probe,
+        login,
+        seconds=trial.seconds,
+        tree_fd=tree_fd,
+    )
 
 
 def _perform(trial: Trial) -> dict[str, object]:
@@ -132,15 +176,7 @@ def _perform(trial: Trial) -> dict[str, object]:
     log = scene.listen_to_log(mount_fd)
     tree_fd = os.dup(mount_fd)
     with _performing(trial, mount_fd) as performance:
-        call = Call(
-            trial.address,
-            trial.port,
-            trial.domain,
-            trial.probe,
-            login,
-            seconds=trial.seconds,
-            tree_fd=tree_fd,
-        )
+        call = _call(trial, login, tree_fd)
         is_ok, told = _ask(call, None if trial.listens else performance)
         evidence = [] if is_ok else _evidence(trial, performance, log)
     return {"ok": is_ok, "told": printable(told), "evidence": evidence}
