@@ -14,5 +14,4 @@ def virt(as_root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vi
     folder.chmod(0o755)
     here = Virt(folder)
     yield here
-    for name in here("list").out.splitlines():
-        here("remove", "--yes", name.split("\t")[0])
+    here.sweep()

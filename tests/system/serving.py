@@ -119,8 +119,7 @@ def small_root(folder: Path) -> Iterator[tuple[Virt, Path]]:
     folder.chmod(0o755)
     virt = Virt(root)
     yield virt, program(folder)
-    for name in virt("list").out.splitlines():
-        virt("remove", "--yes", name.split("\t")[0])
+    virt.sweep()
     shutil.rmtree(root, ignore_errors=True)
 
 

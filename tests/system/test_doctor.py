@@ -30,8 +30,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
     virt = Virt(folder)
     virt.good("create", "domain1.com", "-m", str(manifest))
     yield virt
-    for name in virt("list").out.splitlines():
-        virt("remove", "--yes", name.split("\t")[0])
+    virt.sweep()
 
 
 @pytest.fixture(scope="module")

@@ -59,8 +59,7 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
     virt = Virt(root)
     virt.good("create", ONE, TWO, "-m", str(manifest))
     yield Domain(virt)
-    virt.good("remove", "--yes", ONE)
-    virt.good("remove", "--yes", TWO)
+    virt.good("remove", "--yes", ONE, TWO)
 
 
 @pytest.fixture

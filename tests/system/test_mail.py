@@ -29,8 +29,7 @@ def here(
     with machine(folder, virt) as found:
         build(found, request.param)
         yield found
-    for name in ADDRESSES:
-        virt("remove", "--yes", name)
+    virt.sweep()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 
 from tests.system.calls import Virt
 from tests.system.mailing import (
-    ADDRESSES,
     Machine,
     build,
     dns,
@@ -34,8 +33,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         have_packages(found, "sendmail-bin", "procmail")
         build(found, "smtp-sendmail")
         yield found
-    for name in ADDRESSES:
-        virt("remove", "--yes", name)
+    virt.sweep()
 
 
 @pytest.fixture
