@@ -24,29 +24,31 @@ class Packages:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def get(self, name: str) -> Path:
-        """The folder that holds what the package installs."""
-        target = self._folder / name
+    def get(self, *names: str) -> Path:
+        """The folder that holds what these packages install."""
+        target = self._folder / "+".join(names)
         if not target.exists():
-            self._unpack(name, target)
+            self._unpack(names, target)
         return target
 
-    def _unpack(self, name: str, target: Path) -> None:
-        download = self._folder / f"{name}.download"
+    def _unpack(self, names: Sequence[str], target: Path) -> None:
+        download = self._folder / f"{target.name}.download"
         download.mkdir(exist_ok=True)
         done = subprocess.run(
-            ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name],
+            ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *names],
             cwd=download,
             check=False,
             capture_output=True,
         )
         found = list(download.glob("*.deb"))
-        if done.returncode or not found:
-            pytest.skip(f"apt-get has no package {name}: {done.stderr.decode()[-300:]}")
-        half = self._folder / f"{name}.half"
-        subprocess.run(["dpkg-deb", "-x", str(found[0]), str(half)], check=True)
+        if done.returncode or len(found) < len(names):
+            pytest.skip(f"apt-get has no package {names}: {done.stderr.decode()[-300:]}")
+        half = self._folder / f"{target.name}.half"
+        half.mkdir()
+        for package in found:
+            subprocess.run(["dpkg-deb", "-x", str(package), str(half)], check=True)
+            package.unlink()
         half.rename(target)
-        found[0].unlink()
         download.rmdir()
 
 

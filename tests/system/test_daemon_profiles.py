@@ -1,20 +1,72 @@
 """The profiles of daemons, two domains on one machine under `virt serve`: real programs, real clients."""
 
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.system.calls import VIRT, Virt
+from tests.system.logdaemons import Packages
 from tests.system.server import Server, serving, until
+from virttools.probe.crypt import hashed
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
 ADDRESSES = {"d1.example": "192.0.2.1", "d2.example": "192.0.2.2"}
+BASES = {"d1.example": 0, "d2.example": 200_000}
+MAIL = {"d1.example": "imap-dovecot", "d2.example": "pop-dovecot"}
+
+FETCH = """\
+import imaplib, json, poplib, ssl, sys
+address, right, wrong = sys.argv[1:]
+anybody = ssl._create_unverified_context()
+
+def tell(work):
+    try:
+        return work()
+    except (poplib.error_proto, imaplib.IMAP4.error, OSError) as error:
+        return type(error).__name__
+
+def login(client, password):
+    client.user("bob")
+    client.pass_(password)
+    return client
+
+def fetch():
+    client = login(poplib.POP3(address, timeout=20), right)
+    count, lines = client.stat()[0], client.retr(1)[1]
+    client.dele(1)
+    client.quit()
+    client = login(poplib.POP3(address, timeout=20), right)
+    left = client.stat()[0]
+    client.quit()
+    return [count, lines[-1].decode(), left]
+
+def stls():
+    client = poplib.POP3(address, timeout=20)
+    client.stls(anybody)
+    return login(client, right).quit()[:3].decode()
+
+def imap():
+    with imaplib.IMAP4(address, timeout=20) as client:
+        return [client.login("bob", right)[0], client.create("Sent")[0]]
+
+print(json.dumps({
+    "fetched": tell(fetch),
+    "stls": tell(stls),
+    "pop3s": tell(lambda: login(poplib.POP3_SSL(address, timeout=20, context=anybody), right).quit()[:3].decode()),
+    "imap": tell(imap),
+    "wrong": tell(lambda: login(poplib.POP3(address, timeout=20), wrong)),
+}))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +107,61 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True)
     for name, address in ADDRESSES.items():
         subprocess.run([*inside, "ip", "address", "add", f"{address}/24", "dev", "lo"], check=True)
-        manifest = folder / f"{name}.toml"
-        manifest.write_text(
-            f'profiles = ["www-nginx", "samba"]\naddresses = ["{address}"]\n'
-            'users = [{ name = "bob", uid = 1234 }]\n'
-        )
-        virt.good("create", "--yes", name, "-m", str(manifest))
-        page = virt.tree(name) / "var/www/html/page.html"
-        page.write_text(f"<p>{name}</p>" * 500)
+        build(virt, folder, name)
+    certify(virt.tree("d1.example") / "etc/dovecot/tls")
     with serving(root, folder, wrapper=list(inside)) as server:
         yield Machine(virt, server, inside)
+    left = in_the_network_of(network.pid)
     network.communicate()
     virt.good("remove", "--yes", *ADDRESSES)
+    assert left == ["cat"]
+
+
+def build(virt: Virt, folder: Path, name: str) -> None:
+    """A domain of all daemons, on a host that seems to have dovecot: its pop3d excludes that of others."""
+    manifest = folder / f"{name}.toml"
+    manifest.write_text(
+        f'profiles = ["www-nginx", "samba", "{MAIL[name]}"]\naddresses = ["{ADDRESSES[name]}"]\n'
+        f"uid_base = {BASES[name]}\n"
+        f'users = [{{ name = "bob", uid = 1234, password = "{hashed(f"of {name}", "salt")}" }}]\n'
+    )
+    dovecot = Packages(folder).get("dovecot-core", "dovecot-imapd", "dovecot-pop3d")
+    mount = f"mount -t overlay -o lowerdir={dovecot}/usr:/usr none /usr"
+    words = [str(VIRT), "create", "--yes", name, "-m", str(manifest)]
+    subprocess.run(
+        ["unshare", "--mount", "sh", "-euc", f'{mount}; exec "$@"', "sh", *words],
+        env=virt.environment(),
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    page = virt.tree(name) / "var/www/html/page.html"
+    page.write_text(f"<p>{name}</p>" * 500)
+    box = virt.tree(name) / "var/mail/bob"  # as the mail servers make it
+    box.write_text(f"From a@b.example Thu Jan  1 00:00:00 1970\nSubject: x\n\nto {name}\n")
+    os.chown(box, BASES[name] + 1234, BASES[name] + 8)
+    box.chmod(0o660)
+
+
+def certify(folder: Path) -> None:
+    """Put a key and a certificate there."""
+    folder.mkdir(mode=0o700)
+    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=d1.example")
+    files = ("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"))
+    words = ["openssl", "req", "-x509", "-nodes", *kind, *files]
+    subprocess.run(words, check=True, capture_output=True)
+
+
+def in_the_network_of(pid: int) -> list[str]:
+    """The programs that run there."""
+    network = os.stat(f"/proc/{pid}/ns/net")
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.path.samestat((place / "ns/net").stat(), network):
+                found.append((place / "comm").read_text().strip())
+        except OSError:
+            continue  # it has just ended
+    return found
 
 
 def is_apart(pid: int) -> bool:
@@ -101,13 +196,67 @@ def test_one_nginx_that_is_killed_comes_back(machine: Machine) -> None:
     """At once, with its port; the other domain's is not touched."""
     for name in ADDRESSES:
         answers(machine, name)
-    before = {name: machine.pid("nginx", name) for name in ADDRESSES}
+    with killed(machine, "nginx"):
+        answers(machine, "d1.example")
+
+
+@contextmanager
+def killed(machine: Machine, daemon: str) -> Iterator[None]:
+    """That of the first domain comes back, for the block; the other one is the same all the time."""
+    before = {name: machine.pid(daemon, name) for name in ADDRESSES}
     os.kill(before["d1.example"], signal.SIGKILL)
     until(
-        lambda: machine.pid("nginx", "d1.example") not in (0, before["d1.example"]), "started anew"
+        lambda: machine.pid(daemon, "d1.example") not in (0, before["d1.example"]), "started anew"
     )
-    answers(machine, "d1.example")
-    assert machine.pid("nginx", "d2.example") == before["d2.example"]
+    yield
+    assert machine.pid(daemon, "d2.example") == before["d2.example"]
+
+
+def test_each_dovecot_hands_out_its_own_mail(machine: Machine) -> None:
+    """By the domain's own passwords only; TLS where there is a certificate, IMAP where the profile has it."""
+    with ThreadPoolExecutor() as threads:
+        one, two = threads.map(lambda name: mail(machine, name), ADDRESSES)
+    assert one == {
+        "fetched": [1, "to d1.example", 0],
+        "stls": "+OK",
+        "pop3s": "+OK",
+        "imap": ["OK", "OK"],
+        "wrong": "error_proto",
+    }
+    assert two == {
+        "fetched": [1, "to d2.example", 0],
+        "stls": "error_proto",
+        "pop3s": "ConnectionRefusedError",
+        "imap": "ConnectionRefusedError",
+        "wrong": "error_proto",
+    }
+    for name, base in BASES.items():
+        seen = (machine.virt.tree(name) / "var/mail/bob").stat()
+        assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o777) == (base + 1234, base + 8, 0o660)
+
+
+def mail(machine: Machine, name: str) -> dict[str, object]:
+    """What bob's mail program is told, by his password and by that of the other bob."""
+    other = next(domain for domain in ADDRESSES if domain != name)
+    until(lambda: greets(machine, ADDRESSES[name]), f"dovecot of {name}")
+    words = ("-I", "-c", FETCH, ADDRESSES[name], f"of {name}", f"of {other}")
+    done = machine.run(sys.executable, *words)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+def greets(machine: Machine, address: str) -> bool:
+    """Not whoever closes at once, as a program does that is just starting."""
+    return "+OK" in machine.run("curl", "-sv", "-m", "5", f"pop3://{address}/").stderr
+
+
+def test_one_dovecot_that_is_killed_comes_back(machine: Machine) -> None:
+    """Though its pid file names a process that there is: itself."""
+    for address in ADDRESSES.values():
+        until(lambda address=address: greets(machine, address), f"dovecot by {address}")
+    with killed(machine, "dovecot"):
+        until(lambda: greets(machine, ADDRESSES["d1.example"]), "dovecot again")
 
 
 def test_samba_keeps_files_passwords_and_sessions_apart(machine: Machine, tmp_path: Path) -> None:

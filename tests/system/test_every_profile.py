@@ -13,6 +13,7 @@ import pytest
 
 from tests.system.calls import Virt
 from tests.system.handmade import REPOSITORY
+from tests.system.logdaemons import Packages
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -42,18 +43,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     virt.good("remove", "--yes", *(line.split("\t")[0] for line in virt.good("list").splitlines()))
 
 
-def unpacked(names: list[str], folder: Path) -> Path:
-    """What these packages install, where others that are installed exclude them."""
-    (folder / "all").mkdir()
-    words = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *names]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"needs the packages {names}: {done.stderr[-300:]}")
-    for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, folder / "all"], check=True)
-    return folder / "all"
-
-
 def proved(root: Path, profile: str, packages: Path) -> Any:  # noqa: ANN401  JSON
     """What tests/system/proving.py finds, on a host that seems to have these packages."""
     address = f"192.0.2.{PROFILES.index(profile) + 1}"
@@ -81,7 +70,7 @@ def test_a_profile_is_green_by_itself_and_nothing_of_it_is_gone_unnoticed(
     if "lacks" in found:
         assert found["lacks"].startswith(HINT), found
         named = found["lacks"].removeprefix(HINT).split()
-        found = proved(root, profile, unpacked(named, tmp_path))
+        found = proved(root, profile, Packages(tmp_path).get(*named))
     assert found["green"]["ok"], found["green"]
     assert found["green"]["missing"] == []
     assert found["files"] > 200
