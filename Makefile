@@ -17,7 +17,8 @@ demo: .venv/made
 
 test: .venv/made
 	-@tests/install-packages
-	$(IN)pytest -n auto --dist loadfile  # every core; what shares a tree stays together
+	@# Every core; what shares a tree stays together; in our own order (tests/conftest.py).
+	$(IN)pytest -n auto --dist loadfile --no-loadscope-reorder
 
 golden: .venv/made
 	VIRT_GOLDEN=write $(IN)pytest -q tests/test_plan.py

@@ -25,3 +25,9 @@ def pytest_runtest_makereport(
     if MUST_WORK and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first: a short one at the end keeps no other process waiting."""
+    items.sort(key=lambda item: "/system/" not in item.nodeid)
