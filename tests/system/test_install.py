@@ -129,5 +129,28 @@ def test_scripts_of_the_wheel_are_the_launcher(wheel: Path) -> None:
     assert scripts == dict.fromkeys(("virt", "virtexec", "virtfs", "virtuald"), launcher)
 
 
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("own", [None, "#!/bin/sh\nexit 0\n"])
+@pytest.mark.parametrize("status", [0, 100])
+def test_installing_packages_starts_no_daemon(tmp_path: Path, own: str | None, status: int) -> None:
+    """While apt-get runs, policy-rc.d forbids it, then it is gone; a policy that was there stays as it was."""
+    sbin, fakes = tmp_path / "sbin", tmp_path / "fakes"
+    sbin.mkdir()
+    fakes.mkdir()
+    policy = sbin / "policy-rc.d"
+    if own is not None:
+        policy.write_text(own)
+        policy.chmod(0o755)
+    asked = f'[ "$1" = update ] || {{ status=0; /usr/sbin/policy-rc.d x || status=$?; echo $status; exit {status}; }}'
+    for name, text in (("apt-get", f"{asked} >&2"), ("dpkg-query", "exit 1")):
+        (fakes / name).write_text(f"#!/bin/sh\n{text}\n")
+        (fakes / name).chmod(0o755)
+    there = ("unshare", "--mount", "sh", "-euc", 'mount --bind "$0" /usr/sbin; exec "$@"', sbin)
+    done = run(*there, REPOSITORY / "tests/install-packages", "x", PATH=f"{fakes}:/usr/bin:/bin")
+    forbidden = 101 if own is None else 0
+    assert (done.stderr, done.returncode) == (f"{forbidden}\n", status)
+    assert (policy.read_text() if policy.exists() else None) == own
+
+
 def templates() -> list[str]:
     return sorted(entry.name for entry in (REPOSITORY / "templates").iterdir())
