@@ -25,6 +25,11 @@ DAEMON = r"""
 #include <sys/resource.h>
 #include <unistd.h>
 static void end(int number) { _exit(number == SIGTERM ? 0 : 7); }
+static void save(int number) {
+    usleep(200000);
+    fclose(fopen("/ticks/saved", "w"));
+    _exit(0);
+}
 int main(int argc, char **argv) {
     char host[256] = "", name[64];
     const char *what = argv[1];
@@ -40,6 +45,10 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "orphan") && !fork()) {
         if (!fork()) _exit(0);  /* whose parent ends first */
         _exit(0);
+    }
+    if (!strcmp(what, "pair") && !fork()) {
+        signal(SIGTERM, save);
+        for (;;) pause();
     }
     gethostname(host, sizeof host);
     getrlimit(RLIMIT_NOFILE, &files);
@@ -233,7 +242,10 @@ def test_one_that_is_killed_is_started_anew(virt: Virt, program: Path, tmp_path:
 
 
 def test_those_that_cannot_run_are_said_once(virt: Virt, program: Path, tmp_path: Path) -> None:
-    """One that dies at once is tried less and less often; so is one that goes away, or is not there."""
+    """One that dies at once is tried less and less often; so is one that goes away, or is not there.
+
+    At the end, what a daemon has started has the time to end, too.
+    """
     domain(
         virt,
         "one.test",
@@ -242,6 +254,7 @@ def test_those_that_cannot_run_are_said_once(virt: Virt, program: Path, tmp_path
         daemon("fork", "background"),
         daemon("once", "die", 'restart = "no"'),
         daemon("late", "stay"),
+        daemon("pair", "pair"),
     )
     (virt.tree("one.test") / "bin/daemon").rename(virt.tree("one.test") / "bin/other")
     with serving(virt.root, tmp_path) as server:
@@ -256,6 +269,11 @@ def test_those_that_cannot_run_are_said_once(virt: Virt, program: Path, tmp_path
     assert told["one.test fork"]["state"] == "waiting"
     assert told["one.test once"]["state"] == "ended"
     assert told["one.test late"]["state"] == "running"
+    assert (
+        "pair one.test: ended with status 0 (here I am), as it was told to"
+        in server.log.read_text()
+    )
+    assert (virt.tree("one.test") / "ticks/saved").exists()
 
 
 def test_a_reload_starts_the_new_and_ends_the_gone(

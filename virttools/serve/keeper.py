@@ -55,7 +55,9 @@ class _Keeper:
         self._kept = b""
         self._said = b""
         self._deadline = 0.0
+        self._is_stopping = self._is_alone = False
         self._pid = 0
+        self._status: int | None = None
         self._step = TREE
         _empty_standard()
         self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC)
@@ -70,10 +72,9 @@ class _Keeper:
             self._fail(error)
             return
         status = self._watch()
-        is_alone = _is_alone()
         self._listen()
         self._say(b"")
-        report = ENDED + status.to_bytes(4, "little") + (b"\0" if is_alone else b"\1")
+        report = ENDED + status.to_bytes(4, "little") + (b"\0" if self._is_alone else b"\1")
         self._tell(report + self._said[-_LAST_WORDS:])
 
     def _begin(self) -> None:
@@ -139,7 +140,7 @@ class _Keeper:
     # ---- while it runs
 
     def _watch(self) -> int:
-        """Until the program has ended; its status as of wait(2)."""
+        """Until the program has ended, and what it has left, if it was told to; its status as of wait(2)."""
         poll = select.poll()
         for fd in (self._ended_fd, self._read_fd, self._control.fileno()):
             poll.register(fd, select.POLLIN)
@@ -147,15 +148,15 @@ class _Keeper:
             for fd, _ in poll.poll(self._patience()):
                 if fd == self._ended_fd:
                     os.read(fd, 1024)
-                    status = self._reap()
-                    if status is not None:
-                        return status
+                    self._reap()
                 elif fd == self._read_fd:
                     if not self._listen():
                         poll.unregister(fd)
                 else:
                     poll.unregister(fd)
                     self._stop()
+            if self._status is not None and (self._is_alone or not self._is_stopping):
+                return self._status
             if self._deadline and time.monotonic() >= self._deadline:
                 self._deadline = 0.0
                 _kill(-1, _signal.SIGKILL)
@@ -171,21 +172,26 @@ class _Keeper:
             self._control.recv(len(STOP))  # what is left unread would reset the connection
         except OSError:
             pass  # the server is gone
+        self._is_stopping = True
         self._deadline = time.monotonic() + self._daemon.stop_seconds
         _kill(self._pid, self._daemon.stop_signal)
         _kill(self._pid, _signal.SIGCONT)
 
-    def _reap(self) -> int | None:
-        """Reap all that has ended, orphans too; the program's status once it is among them."""
-        while True:
+    def _reap(self) -> None:
+        """Reap all that has ended, orphans too; what outlives a program that was told to end is told, too."""
+        had_ended = self._status is not None
+        while not self._is_alone:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return None
+                self._is_alone = True
+                break
             if pid == 0:
-                return None
+                break
             if pid == self._pid:
-                return status
+                self._status = status
+        if self._is_stopping and not had_ended and self._status is not None:
+            _kill(-1, _signal.SIGTERM)
 
     # ---- what it says
 
@@ -236,16 +242,6 @@ def _empty_standard() -> None:
     for fd in range(3):
         os.dup2(empty_fd, fd)
     os.close(empty_fd)
-
-
-def _is_alone() -> bool:
-    """Whether nothing of the daemon runs on."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return True
-    return False
 
 
 def _kill(pid: int, number: int) -> None:
