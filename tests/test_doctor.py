@@ -29,6 +29,7 @@ from virttools.errors import Problem
 from virttools.manifest import load
 from virttools.manifest.model import DevLog, Layer, Manifest
 from virttools.serve import routes
+from virttools.tree.ranges import Held
 from virttools.tree.record import Entry
 
 FOLDER = Status("directory", 0o755, 0, 0)
@@ -115,6 +116,7 @@ PASSWD = entry("/etc/passwd")
 GONE = entry("/usr/bin/sort", source="/usr/bin/sort", mode=0o755)
 GONE_LIB = entry("/usr/lib/libc.so.6", source="/usr/lib/libc.so.6")
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("uid-range", {"held": (Held(range(7, 131073), "eve's"),)}, {"uid_base": 131072, "people": (), "manifest": Manifest()}, f"{AGAIN} --uid-base auto"),
     ("kernel-feature", {"lacks": (LACK,)}, {}, "boot it"),
     ("user-namespaces", {"lacks": (Lack("u", "c", "sysctl -w x=1", is_needed=False),)}, {}, "sysctl -w x=1"),
     ("root-unsafe", {"refused": Refused("", "m", "chmod go-w /x")}, {}, "chmod go-w /x"),
@@ -380,8 +382,7 @@ def test_users_of_two_domains_with_one_number_are_told() -> None:
     (found,) = examined(machine(), tree(), second, far)
     assert (found.check, found.domain) == ("uid-shared", "b.com")
     assert found.mend == (
-        "mkdir -p /etc/virttools/manifests && echo 'uid_base = 196608' >/etc/virttools/manifests/b.com.toml"
-        " && virt remove b.com && virt create b.com -p login --ip 192.0.2.2"
+        "virt remove b.com && virt create b.com -p login --ip 192.0.2.2 --uid-base auto"
     )
 
 
@@ -395,6 +396,11 @@ def test_users_of_two_domains_with_one_number_are_told() -> None:
             [Layer("/x.toml", ""), Layer("command line", 'link = "copy"\nprofiles = ["login"]')],
             "virt create a.com -m /x.toml -p login --link copy",
         ),
+        (
+            [Layer("/x.toml", ""), Layer("command line", "uid_base = 65536\n")],
+            "virt create a.com -m /x.toml --uid-base 65536",
+        ),
+        ([OWN, Layer("chosen by virt create", "uid_base = 65536\n")], "virt create a.com"),
         (
             [Layer("/etc/virttools/profiles/own.toml", ""), Layer("command line", 'profiles = ["own"]')],
             "virt create a.com -p own",

@@ -25,7 +25,7 @@ MODULES = {
         manifest.positions manifest.schema manifest.text
         host.facts host.scripts
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
-        tree.paths tree.plan tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
+        tree.paths tree.plan tree.ranges tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
         enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
         image image.bill image.cyclonedx image.differences image.documents image.items image.spdx image.tar host.licences
         serve.admission serve.board serve.live serve.messages serve.packing serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.restarting serve.status
@@ -38,7 +38,7 @@ MODULES = {
     "reader": """
         settings
         manifest.load manifest.profiles
-        host.accounts host.binaries host.bundles host.bundles.certificates host.bundles.glibc
+        host.accounts host.idranges host.binaries host.bundles host.bundles.certificates host.bundles.glibc
         host.bundles.pam host.bundles.perl host.bundles.python host.bundles.rule host.bundles.terminfo host.bundles.vim
         host.closure host.elf host.gather host.ldso host.packages host.program host.search
         host.surroundings host.survey host.sysroot host.templates
@@ -52,7 +52,7 @@ MODULES = {
         probe.causes probe.missing
     """,
     "doer": """
-        tree.apply tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
+        tree.apply tree.chosen tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
         tree.remove tree.rewrite tree.root scrub.search tree.spread tree.staging tree.steps tree.store
         enter.choose enter.confinement enter.contain enter.drawn enter.execute enter.userns enter.rootless enter.init enter.mounts enter.signals enter.terminal enter.history enter.links enter.many enter.picker enter.reports
         serve.wrapper

@@ -281,12 +281,22 @@ MODE = "allowed: a mode in octal, 0o0 to 0o7777"
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("uid_base = true", "uid_base is true, allowed: a whole number from 0 to 4294967294"),
+        (
+            "uid_base = true",
+            "uid_base is true, allowed: a whole number from 0 to 4294967294, or auto",
+        ),
         (
             "uid_base = -1",
-            "uid_base is -1, out of range, allowed: a whole number from 0 to 4294967294",
+            "uid_base is -1, out of range, allowed: a whole number from 0 to 4294967294, or auto",
         ),
-        ("uid_base = 1.0", "uid_base is 1.0, allowed: a whole number from 0 to 4294967294"),
+        (
+            "uid_base = 1.0",
+            "uid_base is 1.0, allowed: a whole number from 0 to 4294967294, or auto",
+        ),
+        (
+            'uid_base = "atuo"',
+            'uid_base is "atuo", allowed: a whole number from 0 to 4294967294, or auto, did you mean "auto"?',
+        ),
         (
             'link = "harrd"',
             'link is "harrd", allowed: auto, reflink, hard, copy, did you mean "hard"?',

@@ -88,6 +88,7 @@ def test_it_is_json() -> None:
 def test_a_manifest_with_every_key_fits() -> None:
     """What the parser takes, the schema takes."""
     assert fits(tomllib.loads(EVERY_KEY), schema())
+    assert fits({"uid_base": "auto"}, schema())
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,7 @@ def test_a_manifest_with_every_key_fits() -> None:
         "other = 1",
         "uid_base = true",
         "uid_base = -1",
+        'uid_base = "1"',
         'link = "harrd"',
         'binaries = "ls"',
         'binaries = ["bin/ls"]',

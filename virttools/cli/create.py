@@ -8,7 +8,8 @@ import typer
 from virttools.cli.asking import is_possible
 from virttools.cli.output import Output, size
 from virttools.domains import create as creating
-from virttools.domains.create import Created, Options, Preview, Wish
+from virttools.domains.create import Created, Options, Preview
+from virttools.domains.wish import Wish
 from virttools.errors import SecretFound, UsageError
 from virttools.manifest import names
 from virttools.manifest.load import load
@@ -39,6 +40,12 @@ def create(
     link: Annotated[
         str | None, typer.Option(help="How files get in: auto, reflink, hard or copy.")
     ] = None,
+    uid_base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|N", help="Ids of its own: added to all of its users' and groups'."
+        ),
+    ] = None,
     source_root: Annotated[
         str, typer.Option(metavar="DIR", help="Take programs from the system in DIR, not this one.")
     ] = "/",
@@ -68,6 +75,7 @@ def create(
                 addresses=ip or (),
                 defaults=output.settings.profiles,
                 link=link,
+                uid_base=_number(uid_base),
             ),
         )
         for domain in dict.fromkeys(names.domain(text) for text in domains)
@@ -81,6 +89,11 @@ def create(
     with output.progress(f"creating {title}") as advance:
         created = creating.create(root, wishes, options, advance=advance)
     _show(output, created)
+
+
+def _number(text: str | None) -> int | str | None:
+    """As the manifest would have it, which then says what is wrong with it."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
 
 
 def _refuse_shared_address(domains: list[str], ip: list[str]) -> None:

@@ -11,6 +11,7 @@ from virttools.domains import remove as removing
 from virttools.domains.inspect import Summary
 from virttools.errors import UnknownDomain
 from virttools.manifest import names
+from virttools.tree import ranges
 from virttools.tree.record import Entry
 from virttools.tree.root import open_root
 
@@ -71,6 +72,7 @@ def show(
         ("path", found.path),
         ("addresses", ", ".join(found.addresses) or "-"),
         ("profiles", ", ".join(found.profiles) or "-"),
+        ("ids", _ids(found.uid_base)),
         ("manifest", ", ".join(found.layers)),
         ("entries", kinds),
         ("size", f"{size(found.size)}, of which {size(found.shared)} shared through the store"),
@@ -83,12 +85,20 @@ def show(
     output.table(("", ""), rows)
 
 
+def _ids(uid_base: int) -> str:
+    if not uid_base:
+        return "not moved: shared with the machine and other domains"
+    own = ranges.of(uid_base)
+    return f"{own.start} to {own.stop - 1}"
+
+
 def _summary_document(found: Summary) -> dict[str, object]:
     return {
         "domain": found.domain,
         "path": found.path,
         "addresses": list(found.addresses),
         "profiles": list(found.profiles),
+        "uid_base": found.uid_base,
         "manifest": list(found.layers),
         "entries": dict(found.kinds),
         "bytes": found.size,

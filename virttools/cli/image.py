@@ -9,8 +9,9 @@ import typer
 
 from virttools.cli.output import Output, size
 from virttools.domains import images
-from virttools.domains.create import Advance, Options, Wish
+from virttools.domains.create import Advance, Options
 from virttools.domains.images import Format, Made, Source, Wanted
+from virttools.domains.wish import Wish
 from virttools.enter import userns
 from virttools.errors import CheckFailed, UsageError
 from virttools.image import documents, items

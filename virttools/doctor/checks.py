@@ -53,6 +53,7 @@ CHECKS = (
     Check("service-user", _ERROR, tree=residents.service_users),
     Check("home-missing", _WARNING, tree=residents.homes),
     Check("uid-shared", _WARNING, together=residents.shared_ids),
+    Check("uid-range", _WARNING, tree=residents.host_ids),
     Check("tree-unreadable", _ERROR, tree=contents.unreadable),
     Check("tree-owner", _ERROR, tree=contents.owner),
     Check("path-missing", _ERROR, tree=contents.missing),

@@ -7,6 +7,7 @@ from virttools.devlog.freshness import State
 from virttools.errors import Problem
 from virttools.manifest.model import DevLog, Layer, Manifest
 from virttools.serve.routes import Routes
+from virttools.tree.ranges import Held
 from virttools.tree.record import Entry
 
 
@@ -96,6 +97,7 @@ class Machine:
     refused: the root, where it cannot be used. damaged: records. unrecorded: (domain, file) of records without a tree.
     unsynced: routes files that `services sync` would write. owners: domains by packed address in hex.
     absent: addresses of domains that no interface has; interface: where an alias would go.
+    held: ids of the machine's own accounts, and those lent by subuid(5) and subgid(5).
     """
 
     virt: str = "virt"
@@ -116,6 +118,7 @@ class Machine:
     has_server: bool = False
     resolvers: tuple[str, ...] = ()
     hosts: tuple[HostsLine, ...] = ()
+    held: tuple[Held, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

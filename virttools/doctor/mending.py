@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Sequence
 
 from virttools.manifest.model import Layer
-from virttools.manifest.parse import COMMAND_LINE, DEFAULT
+from virttools.manifest.parse import CHOSEN, COMMAND_LINE, DEFAULT
 from virttools.tree.record import Entry
 
 SITE = "/etc/virttools"
@@ -35,43 +35,38 @@ def line(number: int, script: str, file: str) -> str:
     return f"sed -i {quoted(f'{number}{script}')} {quoted(file)}"
 
 
-def again(virt: str, domain: str, layers: Sequence[Layer], more: str = "") -> str:
-    """Remove a domain, which asks, and make it as it was made. more: further options."""
-    return f"{virt} remove {domain} && {virt} create {domain}{_options(domain, layers)}{more}"
-
-
-def with_key(virt: str, domain: str, layers: Sequence[Layer], key: str) -> str:
-    """Make a domain again with one more line (`key = value`) in its manifest."""
-    own = _own_file(layers)
-    if own is not None:
-        return f"{line(1, f'i {key}', own)} && {again(virt, domain, layers)}"
-    file = f"{SITE}/manifests/{domain}.toml"
-    profiles = [f" -p {name}" for name in _said(layers, DEFAULT).get("profiles", ())]
-    write = f"mkdir -p {SITE}/manifests && echo {quoted(key)} >{file}"
-    return f"{write} && {again(virt, domain, layers, ''.join(profiles))}"
+def again(
+    virt: str, domain: str, layers: Sequence[Layer], more: str = "", *, uid_base: str = ""
+) -> str:
+    """Remove a domain, which asks, and make it as it was made, or with another `uid_base`. more: further options."""
+    options = _options(domain, layers, uid_base)
+    return f"{virt} remove {domain} && {virt} create {domain}{options}{more}"
 
 
 def _own_file(layers: Sequence[Layer]) -> str | None:
     """The manifest that is the domain's own: the last layer but for what options said."""
-    files = [layer.file for layer in layers if layer.file not in (COMMAND_LINE, DEFAULT)]
+    ours = (COMMAND_LINE, DEFAULT, CHOSEN)
+    files = [layer.file for layer in layers if layer.file not in ours]
     is_own = files and not files[-1].startswith(("profiles/", f"{SITE}/profiles/"))
     return files[-1] if is_own else None
 
 
-def _options(domain: str, layers: Sequence[Layer]) -> str:
+def _options(domain: str, layers: Sequence[Layer], uid_base: str) -> str:
     own = _own_file(layers)
     said = _said(layers, COMMAND_LINE)
+    bases = [uid_base] if uid_base else said.get("uid_base", [])
     words = [] if own in (None, f"{SITE}/manifests/{domain}.toml") else ["-m", own or ""]
     words += [word for name in said.get("profiles", ()) for word in ("-p", name)]
     words += [word for address in said.get("addresses", ()) for word in ("--ip", address)]
     words += [word for mode in said.get("link", ()) for word in ("--link", mode)]
+    words += [word for base in bases for word in ("--uid-base", base)]
     return "".join(f" {quoted(word)}" for word in words)
 
 
 def _said(layers: Sequence[Layer], file: str) -> dict[str, list[str]]:
     """The keys of a layer that we wrote ourselves for options."""
     text = next((layer.text for layer in layers if layer.file == file), "")
-    return {key: [v] if isinstance(v, str) else v for key, v in tomllib.loads(text).items()}
+    return {k: v if isinstance(v, list) else [str(v)] for k, v in tomllib.loads(text).items()}
 
 
 def programs(entries: Sequence[Entry]) -> frozenset[str]:

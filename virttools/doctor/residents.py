@@ -6,6 +6,7 @@ from virttools.doctor import mending
 from virttools.doctor.facts import Machine, Resident, Tree
 from virttools.doctor.finding import Fault
 from virttools.manifest.model import Daemon, Service
+from virttools.tree import ranges
 from virttools.tree.accounts import FIRST, SPAN, number
 
 _NOBODY = 65534
@@ -74,7 +75,6 @@ def no_passwd(machine: Machine, tree: Tree) -> Iterator[Fault]:
 def shared_ids(machine: Machine, residents: Sequence[Resident]) -> Iterator[Fault]:
     """One finding for each domain that has the uid of a user of a domain before it."""
     holders: dict[int, tuple[str, str]] = {}
-    free = max((one.uid_base for one in residents), default=0) + SPAN
     for one in residents:
         clashes = [(uid, name) for uid, name in one.users if uid in holders]
         for uid, name in one.users:
@@ -88,7 +88,18 @@ def shared_ids(machine: Machine, residents: Sequence[Resident]) -> Iterator[Faul
             f"{name} has the uid {uid}, which is {theirs} of {other}{more}",
             "to the kernel they are one: quotas, limits and, outside a container, signals and"
             f" /proc go by uid. A range of its own needs a new {one.domain}: save its data first",
-            mending.with_key(machine.virt, one.domain, one.layers, f"uid_base = {free}"),
+            mending.again(machine.virt, one.domain, one.layers, uid_base="auto"),
             one.domain,
         )
-        free += SPAN
+
+
+def host_ids(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    """useradd(8) gives ranges of subuid(5) away without asking whose ids they are."""
+    said = ranges.told(tree.domain, tree.uid_base, machine.held)
+    if said:
+        yield Fault(
+            said,
+            "who may use these ids outside, or in a user namespace, is the domain's users to the"
+            f" kernel. A range of its own needs a new {tree.domain}: save its data first",
+            mending.again(machine.virt, tree.domain, tree.layers, uid_base="auto"),
+        )

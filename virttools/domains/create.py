@@ -4,21 +4,24 @@ import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from virttools.devlog import places
 from virttools.devlog import sockets as log_sockets
-from virttools.domains import devlogs, hooks, neighbours, scrubbing
+from virttools.domains import devlogs, hooks, ids, neighbours, scrubbing
 from virttools.domains.neighbours import Neighbours
+from virttools.domains.wish import Wish
 from virttools.enter import userns
 from virttools.errors import DomainExists
 from virttools.host import templates
+from virttools.host.facts import Facts
 from virttools.host.survey import survey
-from virttools.manifest.load import Loaded
 from virttools.manifest.model import DevLog, Manifest
 from virttools.scrub.findings import Finding
 from virttools.tree import apply, publish
 from virttools.tree.actions import Plan
 from virttools.tree.apply import Built
+from virttools.tree.chosen import Holding
 from virttools.tree.plan import Blueprint, prepare
 from virttools.tree.record import Record
 from virttools.tree.root import Root, open_root
@@ -28,22 +31,6 @@ _BATCH = 32
 
 Advance = Callable[[int, int], None]
 """Told, while something long runs, how many more actions are done, and of how many in all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A domain to create, and the manifest for it."""
-
-    domain: str
-    loaded: Loaded
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        return self.loaded.manifest.addresses
-
-    @property
-    def uid_base(self) -> int:
-        return self.loaded.manifest.uid_base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +69,16 @@ class Preview:
 class _Job:
     wish: Wish
     blueprint: Blueprint
+    said: str | None = None
 
     def plan(self, log: str | None) -> Plan:
-        return self.blueprint.plan(self.wish.domain, self.wish.addresses, log=log)
+        plan = self.blueprint.plan(self.wish.domain, self.wish.addresses, log=log)
+        return replace(plan, warnings=(*plan.warnings, self.said)) if self.said else plan
 
 
 def preview(root_path: str, wishes: Sequence[Wish], options: Options) -> tuple[Preview, ...]:
     """Plan without touching anything; the root need not even be there."""
+    wishes = ids.foresee(root_path, wishes)
     around = neighbours.look(root_path, wishes)
     found = []
     for job in _jobs(wishes, options):
@@ -110,8 +100,9 @@ def create(
     Raises DomainExists (before anything is built), ManifestError, HostLacks, SecretFound, ApplyError, Busy.
     """
     userns.require()
-    with open_root(root_path, make=True) as root:
+    with open_root(root_path, make=True) as root, Holding(root) as holding:
         _refuse_existing(root, wishes)
+        wishes = ids.settle(root, holding, wishes)
         neighbours.refuse_taken(root, wishes)
         # The survey comes first: in a user namespace one cannot tell whose the host's files are.
         jobs = _jobs(wishes, options)
@@ -153,26 +144,35 @@ def _refuse_existing(root: Root, wishes: Sequence[Wish]) -> None:
 
 
 def _jobs(wishes: Sequence[Wish], options: Options) -> list[_Job]:
-    """One survey and one blueprint serve all wishes whose manifests differ in nothing but addresses."""
+    """One blueprint serves all wishes whose manifests differ in nothing but addresses; one survey, in their ids too."""
+    shared = ids.shared(wishes)
+    surveyed: dict[Manifest, Facts] = {}
     drawn: dict[Manifest, Blueprint] = {}
     jobs = []
     for wish in wishes:
-        manifest = _common(wish.loaded.manifest)
+        manifest = _without(wish.loaded.manifest, "addresses")
         if manifest not in drawn:
-            facts = survey(
-                manifest,
-                root=options.source_root,
-                resolver=options.resolver,
-                template_text=templates.text,
-            )
-            drawn[manifest] = prepare(manifest, facts)
-        jobs.append(_Job(wish, drawn[manifest]))
+            common = _without(manifest, "uid_base")
+            if common not in surveyed:
+                surveyed[common] = _survey(common, options)
+            drawn[manifest] = prepare(manifest, surveyed[common])
+        jobs.append(_Job(wish, drawn[manifest], shared.get(wish.domain)))
     return jobs
 
 
-def _common(manifest: Manifest) -> Manifest:
-    origins = tuple(pair for pair in manifest.origins if not pair[0].startswith("addresses"))
-    return replace(manifest, addresses=(), origins=origins)
+def _survey(manifest: Manifest, options: Options) -> Facts:
+    return survey(
+        manifest,
+        root=options.source_root,
+        resolver=options.resolver,
+        template_text=templates.text,
+    )
+
+
+def _without(manifest: Manifest, key: str) -> Manifest:
+    origins = tuple(pair for pair in manifest.origins if not pair[0].startswith(key))
+    changes: dict[str, Any] = {key: getattr(Manifest(), key)}
+    return replace(manifest, origins=origins, **changes)
 
 
 def _create_all(
@@ -254,7 +254,7 @@ def _finish(root: Root, job: _Job, built: Built, around: Neighbours) -> tuple[Re
         layers=job.wish.loaded.layers,
         addresses=manifest.addresses,
         profiles=manifest.profiles,
-        uid_base=manifest.uid_base,
+        uid_base=manifest.shift,
         devlog=manifest.devlog,
         entries=entries,
     )

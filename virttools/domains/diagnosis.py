@@ -24,7 +24,7 @@ from virttools.domains import devlogs, services
 from virttools.enter import userns
 from virttools.enter.links import Bin
 from virttools.errors import ConfigError, HostLacks, NeedsPrivilege, UnknownDomain, VirtError
-from virttools.host import surroundings
+from virttools.host import idranges, surroundings
 from virttools.host.sysroot import Sysroot
 from virttools.manifest.load import reload
 from virttools.serve import routes
@@ -141,6 +141,7 @@ def _machine(place: Place) -> Machine:
         interface=examine_host.interface(),
         resolvers=surroundings.name_service(sysroot).nameservers,
         hosts=tuple(examine_host.hosts(sysroot)),
+        held=idranges.read(sysroot).held if os.geteuid() == 0 else (),
     )
 
 

@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from virttools.domains import create as creating
 from virttools.domains import scrubbing
-from virttools.domains.create import Advance, Options, Wish
+from virttools.domains.create import Advance, Options
+from virttools.domains.wish import Wish
 from virttools.enter import accounts, userns
 from virttools.errors import CheckFailed, ConfigError, ManifestError, UsageError
 from virttools.host.packages import Packages

@@ -18,6 +18,7 @@ class Summary:
     path: str
     addresses: tuple[str, ...]
     profiles: tuple[str, ...]
+    uid_base: int
     layers: tuple[str, ...]
     kinds: tuple[tuple[str, int], ...]
     size: int
@@ -44,6 +45,7 @@ def summary(root: Root, name: str) -> Summary:
         path=f"{root.path}/{name}",
         addresses=record.addresses,
         profiles=record.profiles,
+        uid_base=record.uid_base,
         layers=tuple(layer.file for layer in record.layers),
         kinds=tuple(sorted(Counter(entry.type for entry in record.entries).items())),
         size=sum(entry.size for entry in files if entry.link is None),

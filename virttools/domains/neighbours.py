@@ -89,6 +89,6 @@ def _refuse_taken_ids(heads: Sequence[Head], wishes: Sequence[Named]) -> None:
                 raise DomainExists(
                     f"cannot give the ids from {wish.uid_base} on to {wish.domain}: "
                     f"{holder} has those from {base} on, and each domain has {SPAN}",
-                    hint=f"uid_base = {max(base for base, _ in held) + SPAN} is free",
+                    hint='uid_base = "auto" takes free ones',
                 )
         held.append((wish.uid_base, wish.domain))

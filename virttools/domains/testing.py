@@ -95,7 +95,7 @@ def _tried(root_path: str, domain: str, manifest: Manifest, probe: Probe, way: W
         Trial(
             root_path,
             domain,
-            manifest.uid_base,
+            manifest.shift,
             addresses=tuple(dict.fromkeys((*manifest.addresses, *bound))),
             address=next(iter((*bound, *manifest.addresses)), LOOPBACK),
             port=_port(one),

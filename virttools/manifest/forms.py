@@ -22,7 +22,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 class Form:
     """What one value may be.
 
-    kind: the type tomllib gives. allowed: the same in words, for messages.
+    kind: the type tomllib gives. word: a type of words that will do as well. allowed: the same in words, for messages.
     schema: JSON Schema (draft 2020-12). check: the value as the model has it; raises UnfitError.
     octal: it must be written 0o…. secret: messages do not repeat the value.
     """
@@ -33,6 +33,11 @@ class Form:
     check: Callable[[Any], Any] = field(default=lambda value: value)
     octal: bool = False
     secret: bool = False
+    word: type[StrEnum] | None = None
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        return (self.kind,) if self.word is None else (self.kind, str)
 
 
 def nearest(word: str, words: Sequence[str]) -> str:
@@ -62,6 +67,18 @@ def number(low: int, high: int) -> Form:
 
     schema = {"type": "integer", "minimum": low, "maximum": high}
     return Form(int, f"a whole number from {low} to {high}", schema, check)
+
+
+def number_or(word: type[StrEnum], low: int, high: int) -> Form:
+    """A number, or a word that stands for one."""
+    plain, words = number(low, high), closed(word)
+
+    def check(value: int | str) -> int | str:
+        found: int | str = (words if isinstance(value, str) else plain).check(value)
+        return found
+
+    schema = {"anyOf": [dict(plain.schema), dict(words.schema)]}
+    return Form(int, f"{plain.allowed}, or {words.allowed}", schema, check, word=word)
 
 
 def worded(pattern: str, allowed: str, *, secret: bool = False) -> Form:
@@ -257,6 +274,7 @@ MODE = Form(
     octal=True,
 )
 ID = number(0, HIGHEST_ID)
+UID_BASE = number_or(model.UidBase, 0, HIGHEST_ID)
 PORT = number(1, 65535)
 TREE_PATH = Form(str, _WITHOUT_DOTS, _ABSOLUTE, _tree_path)
 DIRECTORY_PATH = Form(str, _WITHOUT_DOTS, _ABSOLUTE, _directory_path)

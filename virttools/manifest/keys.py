@@ -384,7 +384,7 @@ TOP: Mapping[str, Key] = {
     "addresses": Words(forms.ADDRESS, "the addresses of the domain"),
     "link": Scalar(forms.closed(model.LinkMode), "how files get into the tree"),
     "devlog": Scalar(forms.closed(model.DevLog), "a syslog socket of its own, or the shared one"),
-    "uid_base": Scalar(forms.ID, "added to every uid and gid of the tree"),
+    "uid_base": Scalar(forms.UID_BASE, "added to every uid and gid of the tree"),
     "binaries": Items(
         model.Binary,
         {

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ from virttools.errors import ManifestError, Problem
 from virttools.manifest import merge, names, parse
 from virttools.manifest.keys import PROFILES
 from virttools.manifest.model import Layer, Manifest, Origin
-from virttools.manifest.parse import COMMAND_LINE, DEFAULT, ParsedLayer
+from virttools.manifest.parse import CHOSEN, COMMAND_LINE, DEFAULT, ParsedLayer
 from virttools.manifest.profiles import find, read
 
 SITE = "/etc/virttools"
@@ -37,6 +37,7 @@ def load(
     site: str = SITE,
     defaults: Sequence[str] = DEFAULT_PROFILES,
     link: str | None = None,
+    uid_base: int | str | None = None,
 ) -> Loaded:
     """The manifest of a domain (DESIGN 4): of `manifest_file`, else the site's own for the domain.
 
@@ -48,8 +49,9 @@ def load(
     if main is None and not profiles:
         main = Layer(DEFAULT, _options(defaults, ()))
     ends = [] if main is None else [main]
-    if profiles or addresses or link:
-        ends.append(Layer(COMMAND_LINE, _options(profiles, addresses, link)))
+    said = _options(profiles, addresses, {"link": link, "uid_base": uid_base})
+    if said:
+        ends.append(Layer(COMMAND_LINE, said))
     return _together(tuple(ends), site)
 
 
@@ -73,6 +75,12 @@ def reload(layers: Sequence[Layer]) -> Manifest:
     return gathering.merged("the recorded manifest")
 
 
+def with_uid_base(loaded: Loaded, uid_base: int) -> Loaded:
+    """The manifest with the number that was chosen for it: one more layer, which the record keeps."""
+    layers = (*loaded.layers, Layer(CHOSEN, f"uid_base = {uid_base}\n"))
+    return Loaded(reload(layers), layers)
+
+
 def with_addresses(layers: Sequence[Layer], addresses: Sequence[str]) -> tuple[Layer, ...]:
     """The layers of a record, with these addresses instead of those that they declare."""
     kept = list(layers)
@@ -90,11 +98,19 @@ def _main(domain: str, manifest_file: str | None, site: str) -> Layer | None:
     return read(own) if os.path.lexists(own) else None
 
 
-def _options(profiles: Sequence[str], addresses: Sequence[str], link: str | None = None) -> str:
+def _options(
+    profiles: Sequence[str],
+    addresses: Sequence[str],
+    scalars: Mapping[str, int | str | None] | None = None,
+) -> str:
     """What options ask for, as a manifest says it, so that a record can be read again."""
     lists = {PROFILES: list(dict.fromkeys(profiles)), "addresses": list(addresses)}
-    scalar = "" if link is None else f"link = {_toml(link)}\n"
-    return scalar + "".join(
+    single = "".join(
+        f"{key} = {_toml(value) if isinstance(value, str) else value}\n"
+        for key, value in (scalars or {}).items()
+        if value is not None
+    )
+    return single + "".join(
         f"{key} = [{', '.join(_toml(word) for word in words)}]\n"
         for key, words in lists.items()
         if words

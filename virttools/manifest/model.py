@@ -14,6 +14,12 @@ class LinkMode(StrEnum):
     COPY = "copy"
 
 
+class UidBase(StrEnum):
+    """What stands for a number that `virt create` chooses."""
+
+    AUTO = "auto"
+
+
 class DevLog(StrEnum):
     OWN = "own"
     SHARED = "shared"
@@ -372,13 +378,18 @@ class Manifest:
     addresses: tuple[str, ...] = ()
     link: LinkMode = LinkMode.AUTO
     devlog: DevLog = DevLog.OWN
-    uid_base: int = 0
+    uid_base: int | UidBase = 0
     etc: Etc = field(default_factory=Etc)
     home: Home = field(default_factory=Home)
     scrub: Scrub = field(default_factory=Scrub)
     image: Image = field(default_factory=Image)
     origins: tuple[tuple[str, Origin], ...] = ()
     """The line of every scalar and of every plain list value, by key ("link", "etc.hostname", "addresses[0]")."""
+
+    @property
+    def shift(self) -> int:
+        """What is added to every id but 0: nothing while that is to be chosen, so in images too."""
+        return 0 if isinstance(self.uid_base, UidBase) else self.uid_base
 
 
 @dataclass(frozen=True, slots=True)

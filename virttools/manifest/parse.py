@@ -16,7 +16,8 @@ from virttools.manifest.positions import Path
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
-_WRITTEN_BY_US = frozenset({COMMAND_LINE, DEFAULT})  # their lines mean nothing to a user
+CHOSEN = "chosen by virt create"
+_WRITTEN_BY_US = frozenset({COMMAND_LINE, DEFAULT, CHOSEN})  # their lines mean nothing to a user
 _NAMELESS = str(None)  # of a faulty item that lacks its name
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -271,7 +272,7 @@ class _Reader:
     def _checked(self, path: Path, form: Form, value: Any) -> Any:  # noqa: ANN401  as the model has it, or None
         """The value as the model has it, or None and a problem."""
         what = self._shown_as(path, value, secret=form.secret)
-        if type(value) is not form.kind:  # a TOML boolean is no number, though a Python bool is
+        if type(value) not in form.kinds:  # a TOML boolean is no number, though a Python bool is
             hint = octal_hint(str(value)) if form.octal and isinstance(value, str) else ""
             self._report(path, what, form.allowed, hint)
             return None

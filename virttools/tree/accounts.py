@@ -125,7 +125,7 @@ class _Numbering:
     def __init__(self, manifest: Manifest) -> None:
         self.problems: list[Problem] = []
         self._layout = manifest.home.layout
-        self._base = manifest.uid_base
+        self._base = manifest.shift
         self._users = self._once("user", manifest.users)
         self._groups = self._once("group", manifest.groups)
         self._users.setdefault("root", _ROOT)

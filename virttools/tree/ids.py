@@ -36,6 +36,14 @@ class Ids:
     def has_gid(self, gid: int) -> bool:
         return any(gid in ids for ids in self._gids)
 
+    def in_both(self) -> "list[range]":
+        """The ids that users and groups both have."""
+        return [
+            range(max(one.start, other.start), min(one.stop, other.stop))
+            for one in self._uids
+            for other in self._gids
+        ]
+
     def has_one_group(self) -> bool:
         return sum(map(len, self._gids)) == 1
 
@@ -49,13 +57,19 @@ def here() -> Ids:
 
 
 def _mapped(path: str) -> "list[range]":
-    """The inner ids; all of them where the kernel has no user namespaces."""
+    """The inner ids, those side by side as one; all of them where the kernel has no user namespaces."""
     try:
         with open(path, "rb", buffering=0) as file:
             rows = [line.split() for line in file.read().splitlines()]
     except FileNotFoundError:
         return [range(_WHOLE)]
-    return [range(int(row[0]), int(row[0]) + int(row[2])) for row in rows]
+    found: list[range] = []
+    for first, count in sorted((int(row[0]), int(row[2])) for row in rows):
+        if found and found[-1].stop == first:
+            found[-1] = range(found[-1].start, first + count)
+        else:
+            found.append(range(first, first + count))
+    return found
 
 
 def _is_whole(ids: "list[range]") -> bool:

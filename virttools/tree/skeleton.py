@@ -173,7 +173,7 @@ class _Shared:
             manifest.templates,
             manifest.etc,
             manifest.home,
-            manifest.uid_base,
+            manifest.shift,
             facts,
         )
 
