@@ -1,7 +1,7 @@
 """Creating domains: survey, plan, build, scrub, scan, record, publish; many at once on all cores."""
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -81,7 +81,7 @@ def preview(root_path: str, wishes: Sequence[Wish], options: Options) -> tuple[P
     wishes = ids.foresee(root_path, wishes)
     around = neighbours.look(root_path, wishes)
     found = []
-    for job in _jobs(wishes, options):
+    for job in _jobs(wishes, options, ids.shared(wishes)):
         plan = _plan(job, root_path)
         scrubbed, refused = scrubbing.foresee(plan, job.wish.loaded.manifest, around)
         found.append(Preview(plan=plan, scrubbed=scrubbed, refused=refused))
@@ -105,7 +105,7 @@ def create(
         wishes = ids.settle(root, holding, wishes)
         neighbours.refuse_taken(root, wishes)
         # The survey comes first: in a user namespace one cannot tell whose the host's files are.
-        jobs = _jobs(wishes, options)
+        jobs = _jobs(wishes, options, ids.shared(wishes))
         userns.enter()
         apply.sweep(root)
         log_sockets.sweep(root)
@@ -123,7 +123,7 @@ def unpublished(
     """
     userns.require()
     with open_root(root_path, make=True) as root:
-        (job,) = _jobs([wish], options)
+        (job,) = _jobs([wish], options, {})
         userns.enter()
         apply.sweep(root)
         around = neighbours.look(root_path, [wish])
@@ -143,9 +143,11 @@ def _refuse_existing(root: Root, wishes: Sequence[Wish]) -> None:
             )
 
 
-def _jobs(wishes: Sequence[Wish], options: Options) -> list[_Job]:
-    """One blueprint serves all wishes whose manifests differ in nothing but addresses; one survey, in their ids too."""
-    shared = ids.shared(wishes)
+def _jobs(wishes: Sequence[Wish], options: Options, shared: Mapping[str, str]) -> list[_Job]:
+    """One blueprint serves all wishes whose manifests differ in nothing but addresses; one survey, in their ids too.
+
+    shared: what is to be said of a domain's ids.
+    """
     surveyed: dict[Manifest, Facts] = {}
     drawn: dict[Manifest, Blueprint] = {}
     jobs = []
