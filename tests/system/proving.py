@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from virttools.domains import create, testing
-from virttools.domains.create import Options, Wish
+from virttools.domains.create import Options
 from virttools.domains.testing import Way
+from virttools.domains.wish import Wish
 from virttools.enter import inside
 from virttools.errors import HostLacks
 from virttools.manifest.load import load
