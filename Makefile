@@ -1,7 +1,7 @@
 # Each target makes what it needs: on a fresh Debian 12, python3, make and git are enough.
 VIRT := bin/virt
 IN := .venv/bin/
-BENCHES := closure tree create start many log wrapper serve image
+BENCHES := closure tree create start many log wrapper serve flood zygote image
 
 .PHONY: demo test golden check bench dist .venv
 

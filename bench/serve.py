@@ -67,6 +67,21 @@ def domains(folder: Path, count: int) -> None:
 
 
 @contextmanager
+def scratch() -> Iterator[tuple[Path, Path]]:
+    """A folder, and the top of all cgroups in it; mounts are this process's own from now on."""
+    leave_mounts()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder, top = Path(name), Path(name, "cgroup")
+        folder.chmod(0o755)
+        top.mkdir()
+        subprocess.run(["mount", "-t", "cgroup2", "none", top], check=True)
+        try:
+            yield folder, top
+        finally:
+            subprocess.run(["umount", top], check=True)
+
+
+@contextmanager
 def group(top: Path, name: str) -> Iterator[Path]:
     """A cgroup of its own."""
     made = top / f"virttools-bench-{os.getpid()}-{name}"
@@ -176,22 +191,22 @@ def compare(folder: Path, top: Path, count: int) -> None:
                     if turn:  # the first warms up
                         runs[served.name].append(run)
             report(f"{count} domains, {clients} clients", runs)
+            dearer = ratio(runs[NAMESPACE], runs[CHROOT], "cpu") - 1
+            print(f"namespace over chroot, CPU: {dearer:+.1%}\n")
         print("resident kB: " + ", ".join(f"{one.name} {memory(one)}" for one in up))
 
 
 def report(title: str, runs: dict[str, list[Run]]) -> None:
-    print(f"{title:<26}{'conn/s':>8}{'p50 us':>8}{'p99 us':>8}{'CPU us':>8}{'x first':>9}", end="")
-    print(f"{'x limit':>9}{'CPU/first':>11}{'CPU/limit':>11}")
+    """Medians, and the ratios to those references that were measured too."""
+    bases = {name: base for name, base in ((FIRST, "first"), (LIMIT, "limit")) if name in runs}
+    heads = [f"{what} {base}" for what in ("x", "CPU/") for base in bases.values()]
+    print(f"{title:<26}{'conn/s':>8}{'p50 us':>8}{'p99 us':>8}{'CPU us':>8}", end="")
+    print("".join(f"{head.replace('/ ', '/'):>11}" for head in heads))
     for name, found in runs.items():
         middle = [statistics.median(getattr(run, key) for run in found) for key in Run.__slots__]
-        print(f"{name:<26}{middle[0]:8.0f}{middle[1]:8.0f}{middle[2]:8.0f}{middle[3]:8.0f}", end="")
-        print(
-            f"{ratio(found, runs[FIRST], 'rate'):9.2f}{ratio(found, runs[LIMIT], 'rate'):9.2f}",
-            end="",
-        )
-        print(f"{ratio(found, runs[FIRST], 'cpu'):11.2f}{ratio(found, runs[LIMIT], 'cpu'):11.2f}")
-    dearer = ratio(runs[NAMESPACE], runs[CHROOT], "cpu") - 1
-    print(f"namespace over chroot, CPU: {dearer:+.1%}\n")
+        print(f"{name:<26}" + "".join(f"{value:8.0f}" for value in middle), end="")
+        pairs = [(key, base) for key in ("rate", "cpu") for base in bases]
+        print("".join(f"{ratio(found, runs[base], key):11.2f}" for key, base in pairs))
 
 
 def ratio(found: list[Run], base: list[Run], key: str) -> float:
@@ -204,21 +219,14 @@ def ratio(found: list[Run], base: list[Run], key: str) -> float:
 def main() -> None:
     if os.geteuid() != 0 or not os.path.exists(INETD):
         sys.exit("bench/serve.py: needs root, and inetd (openbsd-inetd)")
-    leave_mounts()
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
-        top = Path(scratch, "cgroup")
-        top.mkdir()
-        subprocess.run(["mount", "-t", "cgroup2", "none", top], check=True)
-        try:
-            for count in (16, 1000):
-                folder = Path(scratch, str(count))
-                folder.mkdir(mode=0o755)
-                build(folder)
-                domains(folder, count)
-                compare(folder, top, count)
-                shutil.rmtree(folder)
-        finally:
-            subprocess.run(["umount", top], check=True)
+    with scratch() as (folder, top):
+        for count in (16, 1000):
+            place = folder / str(count)
+            place.mkdir(mode=0o755)
+            build(place)
+            domains(place, count)
+            compare(place, top, count)
+            shutil.rmtree(place)
 
 
 if __name__ == "__main__":

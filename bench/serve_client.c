@@ -1,5 +1,5 @@
-/* client PORT DOMAINS CLIENTS MILLISECONDS: each client connects to one domain after the other, says a
-   line, and reads until the end. Prints: connections, seconds, p50 and p99 in us, wrong answers. */
+/* client PORT DOMAINS CLIENTS MILLISECONDS [FIRST]: each client connects to one domain after the other, from
+   FIRST on, says a line, and reads until the end. Prints: connections, seconds, p50 and p99 in us, wrong answers. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 enum { MOST = 1 << 17 };
-static int port, domains, wrong, count, turn;
+static int port, domains, first, wrong, count, turn;
 static double until, spent[MOST];
 static double now(void)
 {
@@ -24,7 +24,7 @@ static int once(int number)
     struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons(port)};
     char said[32], heard[64];
     int have = 0, got, length = snprintf(said, sizeof said, "hello %d\n", number);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), place = number % domains;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), place = first + number % domains;
     there.sin_addr.s_addr = htonl(0x7f000000 | (1 + place / 250) << 8 | (1 + place % 250));
     if (connect(fd, (struct sockaddr *)&there, sizeof there) || write(fd, said, length) != length) {
         close(fd);
@@ -54,9 +54,9 @@ static int order(const void *a, const void *b)
 }
 int main(int argc, char **argv)
 {
-    if (argc != 5)
+    if (argc != 5 && argc != 6)
         return 1;
-    port = atoi(argv[1]), domains = atoi(argv[2]);
+    port = atoi(argv[1]), domains = atoi(argv[2]), first = argc == 6 ? atoi(argv[5]) : 0;
     int clients = atoi(argv[3]), all;
     pthread_t threads[64];
     double begin = now();

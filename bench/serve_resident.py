@@ -1,4 +1,7 @@
-"""The server on a board of N domains with every limit set: `serve_resident.py ROOT N PORT ISOLATION`."""
+"""The server on a board of N domains with every limit set: `serve_resident.py ROOT N PORT ISOLATION [CPS]`.
+
+CPS: how many connections a second the first domain takes, where the others take all.
+"""
 
 import os
 import sys
@@ -14,7 +17,7 @@ _ENV = {b"PATH": b"/usr/bin:/bin", b"HOME": b"/root", b"USER": b"root", b"LOGNAM
 _ALL = 1_000_000
 
 
-def board(root: str, count: int, port: int, isolation: str) -> Board:
+def board(root: str, count: int, port: int, isolation: str, most: int) -> Board:
     """Domains as bench/serve.py makes them; no limit is ever reached, but each is asked."""
     targets, addresses = [], {}
     for number in range(count):
@@ -28,7 +31,10 @@ def board(root: str, count: int, port: int, isolation: str) -> Board:
             identity=(found.st_dev, found.st_ino),
         )
         limits = Limits(
-            instances=_ALL, per_source=_ALL, cps=Rate(_ALL, 1, 1), only_from=("127.0.0.0/8",)
+            instances=_ALL,
+            per_source=_ALL,
+            cps=Rate(_ALL if number else most, 1, 1),
+            only_from=("127.0.0.0/8",),
         )
         targets.append(
             Target(
@@ -47,9 +53,9 @@ def board(root: str, count: int, port: int, isolation: str) -> Board:
 
 
 def main() -> int:
-    root, count, port, isolation = sys.argv[1:]
+    root, count, port, isolation, *most = sys.argv[1:]
     settings = supervisor.Settings(
-        lambda: board(root, int(count), int(port), isolation),
+        lambda: board(root, int(count), int(port), isolation, int(most[0]) if most else _ALL),
         control="",
         cores=len(os.sched_getaffinity(0)),
         drain_seconds=1,
