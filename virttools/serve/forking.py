@@ -4,6 +4,7 @@ It runs as the service's user, in the domain, by the tree's own interpreter, whi
 text: nothing of virttools is there, and any Python from 3.7 on must understand it.
 """
 
+import _signal  # type: ignore[import-not-found]  # each fork would copy the pages of signal's enums
 import ast
 import atexit
 import errno
@@ -12,7 +13,6 @@ import io
 import marshal
 import os
 import select
-import signal
 import socket
 import sys
 from array import array
@@ -70,16 +70,18 @@ def stamp(path: str) -> "object":
 
 
 class Zygote:
-    """live: by pid, the number by which the spawner knows a connection."""
+    """live: by pid, the number by which the spawner knows a connection; start: what started this program."""
 
     def __init__(self, channel: socket.socket, script: str, live: "dict[int, int]") -> None:
         self.channel = channel
         self.script = script
         self.live = live
+        self.start = (sys.argv, dict(os.environ))
+        self.null_fd = os.dup(0)
         self.wake_fd, self.wake_write_fd = os.pipe()
         os.set_blocking(self.wake_write_fd, False)
-        signal.set_wakeup_fd(self.wake_write_fd)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        _signal.set_wakeup_fd(self.wake_write_fd)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
         self.code = None
         self.seen = {script: stamp(script)}
         try:
@@ -87,8 +89,23 @@ class Zygote:
             self.seen = state(script)
         except (OSError, SyntaxError, ValueError):
             pass  # it is run as it is, and says what is wrong
+        self.prepare()
         gc.collect()
         gc.freeze()
+
+    def prepare(self) -> None:
+        """Make ready what each fork would have to write to memory that is shared until then."""
+        ends = socket.socketpair()
+        for fd in range(3):
+            os.dup2(
+                ends[0].fileno(), fd
+            )  # as no /dev/null does, it tells the streams that it cannot seek
+        for end in ends:
+            end.close()
+        for fd, word in enumerate(("stdin", "stdout", "stderr")):
+            new = stream(fd, getattr(sys, word))
+            setattr(sys, word, new)
+            setattr(sys, f"__{word}__", new)
 
     def run(self) -> None:
         """Until the spawner closes its end, and all that was forked has ended."""
@@ -116,6 +133,7 @@ class Zygote:
             return True
         number, path, argv, env = told
         fd = array("i", rights[0][2])[0]
+        adopt(argv, env, self.script)
         is_new = any(stamp(file) != seen for file, seen in self.seen.items())
         try:
             pid = os.fork()
@@ -135,8 +153,12 @@ class Zygote:
         """Load what is there now: in the same process, whose children stay its own."""
         known = ",".join(f"{pid}:{number}" for pid, number in self.live.items())
         os.set_inheritable(self.channel.fileno(), True)
-        words = command(known)
-        os.execv(words[0], words)
+        for fd in range(3):
+            os.dup2(self.null_fd, fd)
+        argv, env = self.start
+        text, script, _, stub, *interpreter = argv[1:]  # there may be no /proc to ask
+        words = [*interpreter, "-c", stub, text, script, known, stub, *interpreter]
+        os.execve(words[0], words, env)
 
     def end(self, number: int, signal: int) -> None:
         """Its time is over; it may not have come to lead its process group yet."""
@@ -166,12 +188,6 @@ class Zygote:
             return  # the spawner is gone
 
 
-def command(live: str) -> "list[str]":
-    """The words that start this program again. There may be no /proc to ask."""
-    text, script, _, stub, *interpreter = sys.argv[1:]
-    return [*interpreter, "-c", stub, text, script, live, stub, *interpreter]
-
-
 def become(
     zygote: Zygote,
     code: "CodeType | None",
@@ -183,33 +199,30 @@ def become(
     try:
         path, argv, env = wanted
         os.setpgid(0, 0)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         for number in range(3):
             os.dup2(fd, number)
-        for number in (fd, zygote.channel.detach(), zygote.wake_fd, zygote.wake_write_fd):
+        own = (zygote.channel.detach(), zygote.null_fd, zygote.wake_fd, zygote.wake_write_fd)
+        for number in (fd, *own):
             os.close(number)
         if code is None:
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
             os.execve(path, argv, env)
-        adopt(argv, env, zygote.script)
         status = execute(code, zygote.script)
     finally:
         os._exit(status)
 
 
 def adopt(argv: "tuple[bytes, ...]", env: "dict[bytes, bytes]", script: str) -> None:
-    coerced = os.environ.get("LC_CTYPE")  # by the interpreter at its start (PEP 538)
-    os.environ.clear()
-    if coerced is not None:
-        os.environ["LC_CTYPE"] = coerced
+    """Have the words and the environment of a connection before the fork: little differs from the last one's."""
+    now = os.environb
+    for name in [name for name in now if name not in env and name != b"LC_CTYPE"]:
+        del now[name]  # that one is the interpreter's, of its start (PEP 538)
     for name, value in env.items():
-        os.environb[name] = value
+        if now.get(name) != value:
+            now[name] = value
     sys.argv = [script, *map(os.fsdecode, argv[1:])]
-    for fd, word in enumerate(("stdin", "stdout", "stderr")):
-        new = stream(fd, getattr(sys, word))
-        setattr(sys, word, new)
-        setattr(sys, f"__{word}__", new)
 
 
 def stream(fd: int, old: io.TextIOWrapper) -> io.TextIOWrapper:
