@@ -123,6 +123,7 @@ def test_two_bobs_are_served(two: Virt, tmp_path: Path, kind: str) -> None:
         refused(two, server, f"{new} d1.example", f"{new} d2.example")
         if kind == "serve":
             asked_live(two, server, f"{new} d1.example", f"{new} d2.example")
+            encrypted(two, server, f"{new} d1.example")
 
 
 def refused(two: Virt, server: "subprocess.Popen[bytes]", first: str, second: str) -> None:
@@ -159,6 +160,36 @@ def asked_live(two: Virt, server: "subprocess.Popen[bytes]", first: str, second:
     (found,) = live(two, server, "d1.example", second, "pop3")
     assert (found["ok"], found["told"][:6]) == (False, "login:")
     assert found["causes"][0]["what"] == "the password is not that of bob in d1.example"
+
+
+def encrypted(two: Virt, server: "subprocess.Popen[bytes]", password: str) -> None:
+    """With a certificate, and without the # that vsftpd.conf names: TLS for bob, and nothing else."""
+    etc = two.tree("d1.example") / "etc"
+    conf = (etc / "vsftpd.conf").read_text()
+    key = etc / "vsftpd.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    words += ["-nodes", "-subj", "/CN=d1.example", "-days", "2", "-keyout", str(key), "-out", "-"]
+    done = subprocess.run(words, capture_output=True, check=True)
+    key.write_bytes(key.read_bytes() + done.stdout)
+    curl = ("curl", "-sS", "--max-time", "30", "-u", f"bob:{password}")
+    try:
+        uncommented = [
+            line.removeprefix("#") if "=" in line else line for line in conf.splitlines()
+        ]
+        (etc / "vsftpd.conf").write_text("\n".join(uncommented) + "\n")
+        for most in ("1.2", "1.3"):
+            tls = ("--ssl-reqd", "--insecure", "--tls-max", most)
+            sent = inside(server, *curl, *tls, "-T", "-", "ftp://127.0.10.1/by-tls", typed=most)
+            assert sent.returncode == 0, sent.stderr
+            got = inside(server, *curl, *tls, "ftp://127.0.10.1/by-tls")
+            assert got.stdout == most, got.stderr
+        assert inside(server, *curl, "ftp://127.0.10.1/by-tls").returncode == 67
+        assert inside(server, "curl", "-sS", "ftp://127.0.10.1/").returncode == 0  # anonymous
+        (found,) = live(two, server, "d1.example", password, "ftp")
+        assert found["told"] == "login by TLS, upload, download, anonymous"
+    finally:
+        (etc / "vsftpd.conf").write_text(conf)
+        key.unlink()
 
 
 def live(
