@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from virttools.errors import ManifestError
 from virttools.host import templates
 from virttools.manifest.keys import DEVICES, SKELETON
 from virttools.manifest.load import load
@@ -74,9 +75,10 @@ def test_base_makes_the_whole_skeleton_and_all_six_devices() -> None:
     assert {device.path.name for device in base.devices} == set(DEVICES)
 
 
-def test_what_everybody_may_write_to_is_sticky() -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_everybody_may_write_to_is_sticky(name: str) -> None:
     """Folders with mode 1777, never 0777."""
-    for directory in loaded(*SHIPPED).directories:
+    for directory in loaded(name).directories:
         assert not directory.mode & 0o002 or directory.mode & 0o1000, directory
 
 
@@ -90,9 +92,9 @@ def test_only_programs_keep_set_id_bits_and_each_is_one_of_the_profile() -> None
 
 def test_every_template_is_used_and_every_used_one_is_shipped() -> None:
     """No template is dead, and none is missing; render/ is not for trees (`virt render`)."""
-    whole = loaded(*SHIPPED)
-    used = {template.source for template in whole.templates}
-    used |= {f"etc/{name}.j2" for name in whole.etc.skeleton if name != "localtime"}
+    each = [loaded(name) for name in SHIPPED]
+    used = {template.source for one in each for template in one.templates}
+    used |= {f"etc/{name}.j2" for one in each for name in one.etc.skeleton if name != "localtime"}
     shipped = {
         str(path.relative_to(HERE / "templates")) for path in (HERE / "templates").rglob("*.j2")
     }
@@ -100,6 +102,23 @@ def test_every_template_is_used_and_every_used_one_is_shipped() -> None:
     assert used == shipped
     for name in used:
         templates.text(name, site=NOWHERE)
+
+
+def test_a_domain_has_one_mail_server() -> None:
+    """Two that wait for connections replace each other; a daemon beside a service is refused."""
+    with pytest.raises(ManifestError) as raised:
+        loaded("smtp", "smtp-postfix")
+    (problem,) = raised.value.problems
+    assert problem.message.startswith('daemon "smtp" has the name of a service')
+
+
+def test_each_number_is_one_accounts() -> None:
+    """Whichever profiles a domain names, none needs the number of another's user or group."""
+    each = [loaded(name) for name in SHIPPED]
+    users = {(user.uid, user.name) for one in each for user in one.users}
+    groups = {(group.gid, group.name) for one in each for group in one.groups}
+    for found in (users, groups):
+        assert len({number for number, _ in found}) == len(found), sorted(found)
 
 
 def test_numbers_are_debians() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -137,8 +138,27 @@ def machine(folder: Path, virt: Virt) -> Iterator[Machine]:
             process.stdout.close()
 
 
+PACKAGES = {"smtp-sendmail": ("sendmail-bin", "procmail"), "smtp-postfix": ("postfix",)}
+"""What a profile needs and tests do not install, as mail servers exclude each other."""
+
+
+@contextlib.contextmanager
+def domains(folder: Path, profile: str) -> Iterator[Machine]:
+    """A machine that has what the profile needs, and both domains made of it."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    folder.chmod(0o755)
+    virt = Virt(folder / "virtual")
+    with machine(folder, virt) as found:
+        if profile in PACKAGES:
+            have_packages(found, *PACKAGES[profile])
+        build(found, profile)
+        yield found
+    virt.sweep()
+
+
 def have_packages(here: Machine, *names: str) -> None:
-    """Let this machine's /usr/bin and /usr/libexec have the programs of packages that exclude others."""
+    """Let this machine's /usr have the programs of packages that exclude others."""
     folder = here.folder / "packages"
     folder.mkdir()
     done = subprocess.run(
@@ -148,7 +168,9 @@ def have_packages(here: Machine, *names: str) -> None:
         pytest.skip(f"needs the packages {names}")
     for package in folder.glob("*.deb"):
         subprocess.run(["dpkg-deb", "-x", package, folder / "all"], check=True)
-    for place in ("/usr/bin", "/usr/libexec"):
+    for place in ("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec"):
+        if not (folder / f"all{place}").is_dir():
+            continue
         lower = f"lowerdir={folder}/all{place}:{place}"
         assert here.run("mount", "-t", "overlay", "-o", lower, "none", place).status == 0
 
@@ -205,17 +227,25 @@ QUEUES = {
 def build(here: Machine, profile: str) -> None:
     """The domains, each with a bob, in numbers of its own."""
     here.virt.root.mkdir(mode=0o755)
-    program, *args = QUEUES[profile]
     for number, (name, address) in enumerate(ADDRESSES.items(), 1):
         file = here.folder / f"{name}.toml"
         file.write_text(
             f'profiles = ["{profile}"]\naddresses = ["{address}"]\nuid_base = {number * 262144}\n'
-            f'users = [{{ name = "bob" }}]\n[etc]\nnameservers = ["{DNS}"]\n'
-            f'[[services]]\nname = "mail-queue"\nevery = "1s"\nprogram = "{program}"\n'
-            f"args = {json.dumps(args)}\n"
+            f'users = [{{ name = "bob" }}]\n[etc]\nnameservers = ["{DNS}"]\n{_queue(profile)}'
         )
         done = here.run(str(VIRT), "create", "--yes", name, "-m", str(file))
         assert done.status == 0, done.err
+
+
+def _queue(profile: str) -> str:
+    """Has the queue run every second, where the server runs it."""
+    if profile not in QUEUES:
+        return ""
+    program, *args = QUEUES[profile]
+    return (
+        f'[[services]]\nname = "mail-queue"\nevery = "1s"\nprogram = "{program}"\n'
+        f"args = {json.dumps(args)}\n"
+    )
 
 
 def owner(here: Machine, domain: str, user: str = "bob") -> tuple[str, str, int]:

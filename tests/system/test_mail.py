@@ -8,28 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.calls import VIRT, Virt
-from tests.system.mailing import ADDRESSES, DNS, Machine, build, dns, machine, owner, queued
+from tests.system.calls import VIRT
+from tests.system.mailing import ADDRESSES, DNS, Machine, dns, domains, owner, queued
 from tests.system.server import serving, until
 
 ONE, TWO = "domain1.com", "domain2.com"
 BOTH_WAYS = ((ONE, TWO), (TWO, ONE))
 
 
-@pytest.fixture(scope="module", params=["smtp"])
-def here(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machine]:
-    """Two domains of a profile, each with a bob; their queues are run every second."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    folder = tmp_path_factory.mktemp("mail")
-    folder.chmod(0o755)
-    virt = Virt(folder / "virtual")
-    with machine(folder, virt) as found:
-        build(found, request.param)
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Two domains, each with a bob; their queues are run every second."""
+    with domains(tmp_path_factory.mktemp("mail"), "smtp") as found:
         yield found
-    virt.sweep()
 
 
 @pytest.fixture

@@ -1,21 +1,11 @@
 """Mail as the HOWTO had it: sendmail and procmail, for two domains on one machine."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.calls import Virt
-from tests.system.mailing import (
-    Machine,
-    build,
-    dns,
-    have_packages,
-    machine,
-    owner,
-    queued,
-)
+from tests.system.mailing import Machine, dns, domains, owner, queued
 from tests.system.server import serving, until
 
 ONE, TWO = "domain1.com", "domain2.com"
@@ -24,16 +14,8 @@ ONE, TWO = "domain1.com", "domain2.com"
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """Two domains with a bob each, on a machine that has sendmail."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    folder = tmp_path_factory.mktemp("sendmail")
-    folder.chmod(0o755)
-    virt = Virt(folder / "virtual")
-    with machine(folder, virt) as found:
-        have_packages(found, "sendmail-bin", "procmail")
-        build(found, "smtp-sendmail")
+    with domains(tmp_path_factory.mktemp("sendmail"), "smtp-sendmail") as found:
         yield found
-    virt.sweep()
 
 
 @pytest.fixture

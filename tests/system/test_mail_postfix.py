@@ -1,0 +1,171 @@
+"""Mail for volume: a postfix of its own for each of two domains, run by `virt serve` as a daemon."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.mailing import ADDRESSES, DNS, Machine, dns, domains, owner, queued
+from tests.system.server import Server, serving, until
+
+ONE, TWO = "domain1.com", "domain2.com"
+ANN = "ann@elsewhere.test"
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Two domains with a bob each, on a machine that has postfix, and its DNS."""
+    with domains(tmp_path_factory.mktemp("postfix"), "smtp-postfix") as found, dns(found):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(here: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """It serves both all the time."""
+    folder = tmp_path_factory.mktemp("server")
+    with serving(here.virt.root, folder, wrapper=here.within()) as found:
+        for name in ADDRESSES:
+            answers(here, name)
+        yield found
+
+
+def answers(here: Machine, domain: str) -> None:
+    words = ("bash", "-c", f"exec 3<>/dev/tcp/{ADDRESSES[domain]}/25")
+    until(lambda: here.run(*words).status == 0, f"{domain} answers on port 25")
+
+
+def master(server: Server, domain: str) -> int:
+    """The pid of a domain's postfix; 0 of none."""
+    (pid,) = [one["pid"] for one in server.status()["daemons"] if one["domain"] == domain]
+    return int(pid)
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(("sender", "recipient"), [(ONE, TWO), (TWO, ONE)])
+def test_domains_send_to_each_other(here: Machine, sender: str, recipient: str) -> None:
+    """By sendmail inside, through both masters, into the other's spool only, in that domain's numbers."""
+    told = f"written in {sender}"
+    done = here.inside(sender, "sendmail", f"bob@{recipient}", text=f"Subject: x\n\n{told}\n")
+    assert done.status == 0, done.err
+    assert f"from {sender} ({sender} [{ADDRESSES[sender]}])" in here.await_mail(recipient, told)
+    assert told not in here.spool(sender)
+    assert owner(here, recipient) == ("bob", "mail", 0o600)
+    until(lambda: queued(here, sender) == "Mail queue is empty\n", "the sender's queue is empty")
+
+
+@pytest.mark.usefixtures("server")
+def test_a_client_hands_in_mail_for_the_domain_and_for_no_other(here: Machine) -> None:
+    """Who is no user here is refused, and so is a relay, from wherever on this machine."""
+    away = (f"bob@{ONE}", "x@elsewhere.test", f"bob@[{ADDRESSES[ONE]}]", f"bob%{ONE}@{TWO}")
+    refused = here.send(TWO, ANN, f"bob@{TWO}", f"fred@{TWO}", *away, text="by a client")
+    assert {who: told[0] for who, told in refused.items()} == {
+        f"fred@{TWO}": 550,
+        **dict.fromkeys(away, 554),
+    }
+    here.await_mail(TWO, "by a client")
+    assert "by a client" not in here.spool(ONE)
+    own = here.send(TWO, f"bob@{TWO}", f"bob@{ONE}", source=ADDRESSES[TWO])
+    assert [told[0] for told in own.values()] == [554]
+
+
+@pytest.mark.usefixtures("server")
+def test_aliases_are_the_domains_own(here: Machine) -> None:
+    """What newaliases makes holds at once, in one domain; postmaster is there from the start."""
+    assert here.send(TWO, ANN, f"postmaster@{TWO}", text="to the master") == {}
+    here.await_mail(TWO, "to the master", user="root")
+    assert owner(here, TWO, "root") == ("root", "mail", 0o600)
+    refused = here.send(ONE, ANN, f"sales@{ONE}", f"bob@{ONE}")
+    assert {who: told[0] for who, told in refused.items()} == {f"sales@{ONE}": 550}
+    with (here.virt.tree(ONE) / "etc/aliases").open("a") as file:
+        file.write("sales: bob\n")
+    done = here.inside(ONE, "newaliases")
+    assert done.status == 0, done.err
+    assert here.send(ONE, ANN, f"sales@{ONE}", text="one for sales") == {}
+    here.await_mail(ONE, "one for sales")
+    refused = here.send(TWO, ANN, f"sales@{TWO}")
+    assert [told[0] for told in refused.values()] == [550]
+
+
+def test_what_the_administrator_lays_down_holds_after_a_reload(
+    here: Machine, server: Server
+) -> None:
+    """Another name of the domain, found by /etc/hosts of the sender, and a host that may relay."""
+    etc = here.virt.tree(TWO) / "etc/postfix"
+    (etc / "local-domains").write_text("other-name.test\n")
+    (etc / "relay-hosts").write_text(f"{DNS}/32\n")
+    with (here.virt.tree(ONE) / "etc/hosts").open("a") as file:
+        file.write(f"{ADDRESSES[TWO]} other-name.test\n")
+    os.kill(master(server, TWO), signal.SIGHUP)
+    done = here.inside(ONE, "sendmail", "bob@other-name.test", text="Subject: x\n\nby hosts\n")
+    assert done.status == 0, done.err
+    here.await_mail(TWO, "by hosts")
+    assert here.send(TWO, ANN, f"bob@{ONE}", text="relayed") == {}
+    here.await_mail(ONE, "relayed")
+
+
+@pytest.mark.usefixtures("server")
+def test_mail_waits_for_a_neighbour_that_is_down(here: Machine) -> None:
+    """The queue of the sender lists it, that of the other does not; then it goes out."""
+    address = f"{ADDRESSES[TWO]}/24"
+    route = ("ip", "route", "{}", "prohibit", ADDRESSES[TWO])
+    assert here.run("ip", "address", "del", address, "dev", "lo").status == 0
+    assert here.run(*(word.format("add") for word in route)).status == 0
+    done = here.inside(ONE, "sendmail", f"bob@{TWO}", text="Subject: later\n\nonce you are up\n")
+    assert done.status == 0, done.err
+    until(lambda: "Permission denied" in queued(here, ONE), "it was tried, and waits")
+    assert f"bob@{TWO}" in queued(here, ONE)
+    assert queued(here, TWO) == "Mail queue is empty\n"
+    assert here.run(*(word.format("del") for word in route)).status == 0
+    assert here.run("ip", "address", "add", address, "dev", "lo").status == 0
+    assert here.inside(ONE, "postqueue", "-f").status == 0
+    here.await_mail(TWO, "once you are up")
+    until(lambda: queued(here, ONE) == "Mail queue is empty\n", "the queue is empty")
+
+
+def test_a_master_that_is_killed_comes_back(here: Machine, server: Server) -> None:
+    """With its port and its queue; the other's is not touched."""
+    before = {name: master(server, name) for name in ADDRESSES}
+    os.kill(before[ONE], signal.SIGKILL)
+    until(lambda: master(server, ONE) not in (0, before[ONE]), "started anew")
+    answers(here, ONE)
+    assert here.send(ONE, ANN, f"bob@{ONE}", text="after the end") == {}
+    here.await_mail(ONE, "after the end")
+    assert master(server, TWO) == before[TWO]
+
+
+def test_a_trial_is_green_and_leaves_no_mail_behind(here: Machine) -> None:
+    """With a master of its own; what is there, running or not, is not touched by it."""
+    found = here.virt.json("test", TWO, "smtp")
+    (row,) = found["services"]
+    assert (row["ok"], row["told"]) == (True, "message taken, and found in the mailbox")
+    assert found["missing"] == []
+    spool = here.virt.tree(TWO) / "var/spool/postfix"
+    assert [path for path in (spool / "incoming").rglob("*") if path.is_file()] == []
+    assert {path.name for path in (here.virt.tree(TWO) / "var/mail").iterdir()} <= {"bob", "root"}
+
+
+def test_both_domains_began_with_the_same_aliases(here: Machine) -> None:
+    """Byte by byte: the database holds neither time nor chance; what a user sends becomes postdrop."""
+    made = {name: made_by_build(here, name, "/etc/aliases.db") for name in ADDRESSES}
+    assert made[ONE] == made[TWO]
+    done = here.inside(TWO, "stat", "-c", "%a %U:%G", "/usr/sbin/postdrop", "/usr/sbin/postqueue")
+    assert done.out == "2755 root:postdrop\n" * 2
+
+
+def made_by_build(here: Machine, domain: str, path: str) -> str:
+    """The digest that the record has of a file."""
+    entries = json.loads(here.virt.record(domain))["entries"]
+    (found,) = [one["sha256"] for one in entries if one["path"] == path]
+    return str(found)
+
+
+def test_who_lacks_postfix_is_told_what_to_install(here: Machine) -> None:
+    """The tests' own machine has exim4 instead."""
+    if Path("/usr/lib/postfix/sbin/master").exists():
+        pytest.skip("this machine has postfix")
+    done = here.virt("create", "--yes", "-n", "d3.example", "-p", "smtp-postfix")
+    assert done.status == 69
+    assert "hint: on Debian: apt-get install postfix" in done.err
