@@ -1,14 +1,13 @@
-"""What an image is made of, in the documents that others read: licences, partial packages, validity."""
+"""What an image is made of, in the documents that others read: licences, partial packages, validity.
+
+Their validators take four seconds to import: the tests that use them do.
+"""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-from spdx_tools.spdx.parser.json import json_parser
-from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from virttools.host import licences
 from virttools.host.facts import Details
@@ -87,6 +86,9 @@ def test_spdx_is_valid_by_the_validator_of_its_makers(
     details: Details | None, tmp_path: Path
 ) -> None:
     """And says packages, files, digests, licences and what is partial."""
+    from spdx_tools.spdx.parser.json import json_parser
+    from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
     made = spdx.document(bill(details=details))
     path = tmp_path / "a.spdx.json"
     path.write_bytes(made)
@@ -107,6 +109,9 @@ def test_spdx_is_valid_by_the_validator_of_its_makers(
 @pytest.mark.parametrize("details", [DETAILS, None], ids=["known", "unknown"])
 def test_cyclonedx_is_valid_by_the_strict_schema(details: Details | None) -> None:
     """And says the same."""
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     made = cyclonedx.document(bill(details=details))
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(made.decode()) is None
     found = json.loads(made)

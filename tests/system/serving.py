@@ -96,7 +96,7 @@ def domain(virt: Virt, name: str, address: str, service: Path, *services: str) -
         'directories = [{ path = "/ticks", mode = 0o777 }]\n'
         '[etc]\nskeleton = ["passwd", "group"]\n' + tables
     )
-    virt.good("create", "--yes", name, "-m", str(manifest))
+    virt.create(name, "-m", str(manifest))
 
 
 def held(address: str, port: int, *, source: str = "") -> socket.socket | None:

@@ -25,7 +25,7 @@ def virt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
     folder.chmod(0o755)
     here = Virt(folder)
     (folder / ".manifest").write_text(MANIFEST)
-    here.good("create", "domain1.com", "-m", f"{folder}/.manifest")
+    here.create("domain1.com", "-m", f"{folder}/.manifest")
     yield here
     here.good("remove", "--yes", "domain1.com")
 

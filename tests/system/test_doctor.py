@@ -28,7 +28,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
         'addresses = ["127.0.0.1"]\n'
     )
     virt = Virt(folder)
-    virt.good("create", "domain1.com", "-m", str(manifest))
+    virt.create("domain1.com", "-m", str(manifest))
     yield virt
     virt.sweep()
 
@@ -42,7 +42,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
     folder.chmod(0o755)
     (folder.parent / "plain.toml").write_text('binaries = ["/bin/sh"]\n')
     virt = Virt(folder)
-    virt.good("create", "domain1.com", "domain2.com", "-m", str(folder.parent / "plain.toml"))
+    virt.create("domain1.com", "domain2.com", "-m", str(folder.parent / "plain.toml"))
     yield virt
     virt("remove", "--yes", "domain1.com", "domain2.com")
 
@@ -182,7 +182,7 @@ def test_what_is_planted_holds_nobody_up(virt: Virt, tmp_path: Path) -> None:
     )
     (tmp_path / "passwd").write_text("spy:x:4242:4242::/:/bin/sh\n")
     for name in ("domain1.com", "domain2.com"):
-        virt.good("create", name, "-m", str(tmp_path / "m.toml"))
+        virt.create(name, "-m", str(tmp_path / "m.toml"))
     first, second = (virt.root / name for name in ("domain1.com", "domain2.com"))
     (first / "etc").rename(first / "etc.was")
     (first / "etc").symlink_to(tmp_path)
@@ -250,7 +250,7 @@ def site(tmp_path: Path, virt: Virt) -> Virt:
 def make(virt: Virt, folder: Path, *numbers: int) -> None:
     for number in numbers:
         name = f"domain{number}.com"
-        virt.good("create", name, "-m", str(folder / f"{name}.toml"))
+        virt.create(name, "-m", str(folder / f"{name}.toml"))
 
 
 def seen(found: list[dict[str, str]]) -> list[tuple[str, str | None]]:
@@ -338,7 +338,7 @@ def test_a_service_without_an_address_is_told(virt: Virt, tmp_path: Path) -> Non
     manifest.write_text(
         'binaries = ["/bin/sh"]\nservices = [{ name = "x", port = 9, program = "/bin/sh" }]\n'
     )
-    virt.good("create", "domain1.com", "-m", str(manifest))
+    virt.create("domain1.com", "-m", str(manifest))
     (found,) = listed(virt)
     assert found["check"] == "service-no-address"
     mend(virt, found["mend"].replace("ADDRESS", "127.0.0.1"))
@@ -348,7 +348,7 @@ def test_a_service_without_an_address_is_told(virt: Virt, tmp_path: Path) -> Non
 def test_an_address_without_an_alias_is_told(virt: Virt, tmp_path: Path) -> None:
     """In a network namespace of its own: the alias is put where the default route goes, or on lo."""
     (tmp_path / "m.toml").write_text('binaries = ["/bin/sh"]\naddresses = ["192.0.2.77"]\n')
-    virt.good("create", "domain1.com", "-m", str(tmp_path / "m.toml"))
+    virt.create("domain1.com", "-m", str(tmp_path / "m.toml"))
     script = """
     ip link set lo up
     virt doctor domain1.com >before; echo $? >>before

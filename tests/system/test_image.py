@@ -127,7 +127,7 @@ def domain(virt: Virt, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """domain1.com: set-id programs, hard links, device nodes; and a file with capabilities."""
     manifest = tmp_path_factory.mktemp("manifest") / "domain1.toml"
     manifest.write_text(EVERY_KIND)
-    virt.good("create", "domain1.com", "-m", str(manifest))
+    virt.create("domain1.com", "-m", str(manifest))
     tree = virt.tree("domain1.com")
     ping = tree / "usr/local/bin/ping"
     ping.write_bytes(b"\x7fELF")

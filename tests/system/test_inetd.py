@@ -168,7 +168,7 @@ def declared(virt: Virt, service: Path, tmp_path: Path) -> Virt:
         hostname.write_text(f"{name}\n")
         manifest = tmp_path / f"{name}.toml"
         manifest.write_text(MANIFEST.format(service=service, hostname=hostname))
-        virt.good("create", "--yes", name, "-m", str(manifest), "--ip", f"127.0.10.{number}")
+        virt.create(name, "-m", str(manifest), "--ip", f"127.0.10.{number}")
     assert virt.good("services", "sync") == "wrote conf.echoes\nwrote conf.ftp\n"
     return virt
 

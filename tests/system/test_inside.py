@@ -57,7 +57,7 @@ def domains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
     manifest = tmp_path_factory.mktemp("manifest") / "users.toml"
     manifest.write_text(USERS)
     virt = Virt(root)
-    virt.good("create", ONE, TWO, "-m", str(manifest))
+    virt.create(ONE, TWO, "-m", str(manifest))
     yield Domain(virt)
     virt.good("remove", "--yes", ONE, TWO)
 
@@ -340,7 +340,7 @@ def test_a_domain_can_have_a_range_of_ids_of_its_own(virt: Virt, tmp_path: Path)
     """With uid_base nothing inside but root has a number that another domain uses, nor gets one."""
     manifest = tmp_path / "own.toml"
     manifest.write_text(f"uid_base = 200000\n{USERS}")
-    virt.good("create", ONE, "-m", str(manifest))
+    virt.create(ONE, "-m", str(manifest))
     own = Domain(virt)
     assert own.good("id", user="bob") == "uid=201000(bob) gid=201000(bob) groups=201000(bob)\n"
     assert own.good("useradd", "-m", "gina") == ""

@@ -114,7 +114,7 @@ def test_another_root_keeps_its_own(net: Net, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir(mode=0o755)
     there = Net(net.pid, Virt(other))
-    there.virt.good("create", "-m", str(tmp_path / "small.toml"), "d3.com")
+    there.virt.create("-m", str(tmp_path / "small.toml"), "d3.com")
     assert there.good("sync", "--interface", "lo") == ""
     assert net.held() == ALL
 

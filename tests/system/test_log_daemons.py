@@ -70,7 +70,7 @@ def test_a_daemon_hears_every_tree_and_a_restart_is_mended(
 ) -> None:
     """One socket, hard-linked: all is heard; after a restart `status` says stale and `relink` mends it."""
     with running(DAEMONS[name](virt.root, packages)) as daemon:
-        virt.good("create", "-m", str(manifest("shared")), *DOMAINS)
+        virt.create("-m", str(manifest("shared")), *DOMAINS)
         assert states(virt) == {"fresh"}
         heard(virt, daemon, "before")
         daemon.stop()
@@ -135,8 +135,8 @@ def test_what_is_rendered_for_a_daemon_splits_by_domain(
     kind: str,
 ) -> None:
     """The real daemon takes the rendered text, and files each domain's messages under its name."""
-    virt.good("create", "-m", str(manifest("own")), *DOMAINS)
-    virt.good("create", "-m", str(manifest("shared")), "shared.example")
+    virt.create("-m", str(manifest("own")), *DOMAINS)
+    virt.create("-m", str(manifest("shared")), "shared.example")
     logs = tmp_path / "logs"
     rendered = virt.good("render", kind, "--logs", str(logs))
     check_rendered(virt, RENDERED[kind](virt.root, packages, rendered), logs)

@@ -117,7 +117,7 @@ def create(virt: Virt, folder: Path, *domains: str, devlog: str = "own") -> None
         f'binaries = ["logger"]\ndevices = ["null"]\ndevlog = "{devlog}"\n'
         f'files = [{{ from = "{program}", to = "/bin/said", mode = 0o755 }}]\n'
     )
-    virt.good("create", "-m", str(manifest), *domains)
+    virt.create("-m", str(manifest), *domains)
 
 
 def inside(virt: Virt, domain: str, *argv: str, user: str = "0:0") -> int:

@@ -36,7 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
     folder.chmod(0o755)
     virt = Virt(folder)
     profiles = [word for name in PROFILES for word in ("-p", name)]
-    virt.good("create", DOMAIN, *profiles, "--ip", "192.0.2.1", "--ip", "2001:db8::1")
+    virt.create(DOMAIN, *profiles, "--ip", "192.0.2.1", "--ip", "2001:db8::1")
     yield virt
     virt.good("remove", "--yes", DOMAIN)
 

@@ -80,7 +80,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
             f'addresses = ["{address}"]\nuid_base = {100_000 * number}\n'
             f'users = [{{ name = "bob", uid = 1000, password = "{hashed(f"old {domain}", "salt")}" }}]\n'
         )
-        virt.good("create", "--yes", domain, "-m", str(manifest))
+        virt.create(domain, "-m", str(manifest))
     virt.good("services", "sync")
     yield virt
     virt.good("remove", "--yes", *DOMAINS)

@@ -54,7 +54,7 @@ def create(virt: Virt, tmp_path: Path) -> Create:
     def make(domain: str, address: str, services: str) -> None:
         manifest = tmp_path / f"{domain}.toml"
         manifest.write_text(MANIFEST + services + ETC)
-        virt.good("create", domain, "-m", str(manifest), "--ip", address)
+        virt.create(domain, "-m", str(manifest), "--ip", address)
 
     return make
 

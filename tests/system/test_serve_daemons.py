@@ -103,7 +103,7 @@ def domain(virt: Virt, name: str, program: Path, *tables: str) -> None:
         'directories = [{ path = "/ticks", mode = 0o777 }]\n'
         '[etc]\nskeleton = ["passwd", "group"]\n' + text
     )
-    virt.good("create", "--yes", name, "-m", str(manifest))
+    virt.create(name, "-m", str(manifest))
 
 
 def declare(virt: Virt, name: str, *tables: str) -> None:

@@ -95,7 +95,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         + table("later", "hold", web, 'timeout = "1s"')
         + table("latest", "hold", web, zygote, 'timeout = "1s"')
     )
-    virt.good("create", "one.test", "-m", str(manifest), "--ip", ADDRESS)
+    virt.create("one.test", "-m", str(manifest), "--ip", ADDRESS)
     found = virt.root / "one.test"
     head, _, rest = SCRIPT.partition("import beside\n")
     write(found, "tell", f"{head}import beside\n{CLOSED}{rest}")

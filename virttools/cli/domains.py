@@ -7,7 +7,6 @@ import typer
 from virttools.cli.asking import confirm
 from virttools.cli.output import Output, size
 from virttools.domains import inspect
-from virttools.domains import remove as removing
 from virttools.domains.inspect import Summary
 from virttools.errors import UnknownDomain
 from virttools.manifest import names
@@ -137,6 +136,8 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove domains; refuses while something is mounted below or runs inside."""
+    from virttools.domains import remove as removing
+
     output: Output = ctx.obj
     wanted = list(dict.fromkeys(names.domain(text) for text in domains))
     inspect.require(output.settings.root, wanted, "remove")
