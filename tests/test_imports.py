@@ -21,7 +21,7 @@ ENTER = {
     "virttools", "virttools.dispatch", "virttools.errors", "virttools.linux",
     "virttools.enter", "virttools.enter.accounts", "virttools.enter.environment",
     "virttools.enter.execute", "virttools.enter.inside", "virttools.enter.options",
-    "virttools.enter.program", "virttools.enter.entrance", "virttools.enter.signals",
+    "virttools.enter.nothing", "virttools.enter.program", "virttools.enter.entrance", "virttools.enter.signals",
 }  # fmt: skip
 CONTAINED = {
     "virttools.enter.confinement", "virttools.enter.contain", "virttools.enter.init", "virttools.enter.mounts",

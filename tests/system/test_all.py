@@ -23,7 +23,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs root")
     root = tmp_path_factory.mktemp("root")
     for number, name in enumerate(NAMES):
-        folder = tree(root / name, "sh", "cat", "sleep", "setsid", "head", "tr")
+        folder = tree(root / name, "sh", "cat", "sleep", "setsid", "head", "tr", "chmod")
         (folder / "etc/number").write_text(f"{number}\n")
         (folder / "dev").mkdir()
         os.mknod(folder / "dev/zero", 0o666 | 0o020000, os.makedev(1, 5))
@@ -148,6 +148,13 @@ def test_standard_input_is_empty_and_the_session_its_own(root: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "")
+    chmod = [str(VIRT), "exec", "--all", "--", "chmod", "0", "/proc/self/fd/0"]
+    before = os.stat("/dev/null").st_mode
+    try:  # what root of a tree does to it reaches nobody else
+        subprocess.run(chmod, env={"VIRT_ROOT": str(root)}, capture_output=True, check=False)
+        assert os.stat("/dev/null").st_mode == before
+    finally:
+        os.chmod("/dev/null", before & 0o7777)
 
 
 def test_a_line_without_an_end_does_not_fill_the_memory(root: Path) -> None:

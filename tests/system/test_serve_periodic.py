@@ -58,6 +58,7 @@ def test_commands_run_inside_their_domain_and_never_two_at_once(
         )
         told = periodic(server)
     assert set(ticks(virt, "one.test")) == {"queue 0", "sweep 1234"}
+    assert Path("/dev/null").stat().st_mode & 0o777 == 0o666  # what they hold is not the host's
     assert set(ticks(virt, "two.test")) == {"broken 0"}
     assert told["one.test queue"]["runs"] >= 3
     assert (told["one.test queue"]["failed"], told["one.test later"]["runs"]) == (0, 0)

@@ -15,6 +15,8 @@ _LARGEST_FILE = 16 * 2**20
 _MOST_GROUPS = 65536
 """NGROUPS_MAX of <linux/limits.h>."""
 
+_NULL = os.makedev(1, 3)
+
 _SHARED = b"virt: root can change files here that other domains share (docs: virt.1, --chroot)\n"
 
 
@@ -53,13 +55,31 @@ def _enter_without_root(root: str, domain: str, options: Options) -> Entrance:
 
 
 def _open_standard() -> None:
-    """Have something at 0, 1 and 2: what we open next must not become the command's input."""
+    """Have something at 0, 1 and 2: what we open next must not become the command's input.
+
+    Nor may the host's /dev/null be there, which cron(8) gives: its mode is in the hands of who has it.
+    """
+    hosts = []
     for fd in range(3):
         try:
-            os.fstat(fd)
+            found = os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-            os.set_inheritable(fd, True)
+            found = os.fstat(fd)
+        if found.st_rdev == _NULL and found.st_mode & 0o170000 == 0o020000:
+            hosts.append(fd)
+    if hosts:
+        _cover(hosts)
+
+
+def _cover(fds: list[int]) -> None:
+    """Let them be a null device that root of the tree may do with as it likes."""
+    from virttools.enter import nothing  # seldom needed
+
+    null_fd = nothing.open_null()
+    for fd in fds:
+        os.dup2(null_fd, fd)
+    os.close(null_fd)
 
 
 def _entrance(tree_fd: int, domain: str, options: Options) -> Entrance:

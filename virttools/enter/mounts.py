@@ -17,6 +17,7 @@ _MASKED = (
     b"acpi", b"asound", b"interrupts", b"kcore", b"keys", b"latency_stats", b"sched_debug", b"scsi",
     b"timer_list", b"timer_stats",
 )  # fmt: skip
+_NOTHING_WRITTEN = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
 _NOTHING = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
 
 
@@ -98,6 +99,8 @@ def _mask(proc_fd: int, name: bytes, null_fd: int) -> None:
         cover_fd = linux.make_mount(b"tmpfs", _NOTHING | linux.MOUNT_ATTR_RDONLY)
     else:
         cover_fd = linux.clone_mount(null_fd)
+        # It is the host's device: root of the tree could change its mode where this were writable.
+        linux.set_mount(cover_fd, attributes=_NOTHING_WRITTEN)
     linux.move_mount(cover_fd, place_fd)
     os.close(cover_fd)
     os.close(place_fd)

@@ -10,7 +10,7 @@ import select
 import socket
 
 from virttools import linux
-from virttools.enter import signals
+from virttools.enter import nothing, signals
 from virttools.serve import jail, ucspi
 from virttools.serve.board import Target
 
@@ -29,7 +29,9 @@ class Performer:
     says goes to said_fd.
     """
 
-    __slots__ = ("_listener", "_mount_fd", "_report_fd", "_said_fd", "_target", "_waits")
+    __slots__ = (
+        "_listener", "_mount_fd", "_null_fd", "_report_fd", "_said_fd", "_target", "_waits",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Performer:
             os.umask(0o022)
             os.setsid()
             linux.hide_memory()
+            self._null_fd = nothing.open_null()
             jail.confine()
             jail.enter(self._mount_fd, jail.hostname(self._target.place.hostname))
             self._perform()
@@ -110,7 +113,7 @@ class Performer:
         os.setpgid(0, 0)
         places = (fd, fd, fd)
         if fd < 0:
-            places = (os.open("/dev/null", os.O_RDWR), self._said_fd, self._said_fd)
+            places = (self._null_fd, self._said_fd, self._said_fd)
         for number, place in enumerate(places):
             os.dup2(place, number)
         linux.close_range_cloexec(3)

@@ -277,7 +277,7 @@ class Acceptor(Starter):
                 os.close(listener._accept()[0])  # type: ignore[attr-defined]  # noqa: SLF001
             except OSError:
                 pass  # someone else answered
-            self._spare_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            self._spare_fd = os.dup(self._null_fd)
         with self._lock:
             self._tell_refusal(None, f"{_NO_ROOM}: {error.strerror}", "", time.monotonic())
         time.sleep(_PAUSE)

@@ -6,14 +6,13 @@ When it ends, the kernel ends all that the daemon has left behind.
 
 import _signal  # type: ignore[import-not-found]  # signal loads enum and re
 import _socket
-import fcntl
 import os
 import resource
 import select
 import time
 
 from virttools import linux
-from virttools.enter import signals
+from virttools.enter import nothing, signals
 from virttools.enter.confinement import KEPT_CAPABILITIES
 from virttools.serve import jail
 from virttools.serve.board import Daemon
@@ -232,16 +231,11 @@ class _Keeper:
 
 
 def _empty_standard() -> None:
-    """Let 0, 1 and 2 be an empty file that stays so.
-
-    Not the host's /dev/null, whose mode root of a tree could change by fchmod(2); nor a pipe, whose
-    end smbd takes as a sign to end.
-    """
-    empty_fd = os.memfd_create("nothing", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    fcntl.fcntl(empty_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    """Let 0, 1 and 2 be a null device: a pipe's end would be a sign for smbd to end."""
+    null_fd = nothing.open_null()
     for fd in range(3):
-        os.dup2(empty_fd, fd)
-    os.close(empty_fd)
+        os.dup2(null_fd, fd)
+    os.close(null_fd)
 
 
 def _kill(pid: int, number: int) -> None:

@@ -10,6 +10,7 @@ import select
 import time
 from heapq import heappush
 
+from virttools.enter import nothing
 from virttools.serve import launch, ledger, messages, worker
 from virttools.serve.admission import Bursts, Limits
 from virttools.serve.board import Target
@@ -46,7 +47,8 @@ class Starter:
         self._rearm: list[tuple[float, int]] = []
         self._stop_fd, self._stop_write_fd = os.pipe2(os.O_CLOEXEC)
         self._wake_fd, self._wake_write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._spare_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._null_fd = nothing.open_null()
+        self._spare_fd = os.dup(self._null_fd)
         self._forking = _forking() if any(target.zygote for target in self._targets) else b""
         self._schedule = Schedule()
         self._following: list[Job] = []
@@ -150,7 +152,7 @@ class Starter:
             self._ledger.close()
             if self._way is not None:
                 self._way.enter(target.place, self._work.namespaces[position])
-            worker.become(target, socket.fileno(), self._spare_fd, self._forking)
+            worker.become(target, socket.fileno(), self._null_fd, self._forking)
         finally:
             os._exit(status)
 
@@ -189,7 +191,7 @@ class Starter:
                     continue
                 one = Connection(target, job.what, "", time.monotonic())
                 one.job = job
-                self._begin(one, target.env, self._spare_fd)
+                self._begin(one, target.env, self._null_fd)
 
     def _end_job(self, job: Job) -> None:
         """A periodic command has ended; the lock is held."""

@@ -79,7 +79,7 @@ def pair() -> tuple[_socket.socket, _socket.socket]:
 def become(target: Target, socket_fd: int, null_fd: int, forking: bytes) -> "NoReturn":
     """In a fresh process that is in its place already: drop everything, then serve until told to end.
 
-    null_fd: /dev/null of the host; forking: the text of serve/forking.py, for a zygote.
+    null_fd: a null device; forking: the text of serve/forking.py, for a zygote.
     """
     status = 70
     try:
