@@ -1,11 +1,12 @@
 """A board goes to another process and comes back as it was."""
 
+import pickle
 import subprocess
 
 import pytest
 
 from virttools.serve import board as boards
-from virttools.serve import packing, routes
+from virttools.serve import packing, routes, successor
 from virttools.serve.admission import Limits, Rate
 from virttools.serve.board import Board, Daemon, Endpoint, Ids, Place, Target
 
@@ -81,3 +82,10 @@ def test_what_python_builds_in_comes_back(value: object) -> None:
 def test_nothing_else_is_packed() -> None:
     with pytest.raises(TypeError, match="cannot pack a CompletedProcess"):
         packing.pack([subprocess.CompletedProcess((), 0)])
+
+
+def test_what_the_first_version_left_is_taken() -> None:
+    """It pickled its state: a server of it can be upgraded in place."""
+    state = {"counts": (1.5, 2, 0), "sockets": {("tcp", "::", 21): 7}}
+    assert successor._unpack(pickle.dumps(state)) == state
+    assert successor._unpack(packing.pack(state)) == state

@@ -11,6 +11,10 @@ from virttools.serve.daemons import Fleet
 from virttools.serve.holdings import Holdings
 from virttools.serve.ledger import Ledger
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 STATE = "VIRT_SERVESTATE"
 Counts = tuple[float, int, int]
 """When the server started, reloads, failed reloads."""
@@ -59,7 +63,7 @@ def take(held: Holdings, children: Children, fleet: Fleet) -> tuple[_socket.sock
         return None
     with open(int(number), "rb") as file:
         file.seek(0)
-        state = packing.unpack(file.read())
+        state = _unpack(file.read())
     held.ledger = Ledger(state["ledger"])
     held.rows.numbers, held.rows.spare = state["rows"]
     held.sockets = {key: _socket.socket(fileno=fd) for key, fd in state["sockets"].items()}
@@ -71,6 +75,14 @@ def take(held: Holdings, children: Children, fleet: Fleet) -> tuple[_socket.sock
     linux.close_range_cloexec(3)
     counts: Counts = state["counts"]
     return _socket.socket(fileno=state["control"]), counts
+
+
+def _unpack(text: bytes) -> "dict[str, Any]":
+    if text[:1] == b"\x80":  # version 0.1.0 pickled it
+        import pickle
+
+        return pickle.loads(text)  # type: ignore[no-any-return]  # noqa: S301  this process wrote it
+    return packing.unpack(text)  # type: ignore[no-any-return]
 
 
 def own_command() -> list[str]:
