@@ -114,6 +114,7 @@ def test_two_bobs_use_everything(hosted: Reader, told: dict[str, list[Step]], se
         pairs = list(permutations(bobs(hosted)))
         at_once(pairs, check_ftp, check_anonymous, check_web, check_mail, check_refused)
         at_once(pairs, check_new_password)
+        send_both_ways(hosted, server)
 
 
 def at_once(pairs: list[tuple[Customer, ...]], *checks: Callable[..., None]) -> None:
@@ -148,6 +149,9 @@ def check_web(bob: Customer, other: Customer) -> None:
     assert done.out.startswith(("HTTP/1.1 200", "HTTP/1.0 200")), done
     assert (bob.domain in done.out, other.domain in done.out) == (True, False)
     assert bob.curl("-f", f"http://{bob.domain}/none").status == HTTP_ERROR
+    told = ("-o", "/dev/null", "-w", "%{http_code} %{size_download}")
+    part = bob.curl("--compressed", "-r", "1-2", *told, f"http://{bob.domain}/")
+    assert part.out == "206 2"
 
 
 def check_mail(bob: Customer, other: Customer) -> None:
@@ -158,6 +162,19 @@ def check_mail(bob: Customer, other: Customer) -> None:
     until(lambda: "from far away" in "".join(bob.letters()), "the letter from far away")
     assert "passed on" not in "".join(other.letters())
     assert bob.forget(1).status == 0
+
+
+def send_both_ways(hosted: Reader, server: str) -> None:
+    """From each bob to the other, by a program inside, found through DNS, and fetched by POP."""
+    for bob, other in permutations(bobs(hosted)):
+        inside = ("virt", "exec", "--domain", other.domain)
+        said = f"from {other.domain} under {server}"
+        mail = ("--user", "bob", "--", "sendmail", f"bob@{bob.domain}")
+        hosted.server.good(*inside, *mail, typed=f"Subject: x\n\n{said}\n")
+        hosted.server.good(*inside, "--", "sendmail", "-q")
+        until(lambda bob=bob, said=said: said in "".join(bob.letters()), f"the letter {said}")
+        assert said not in "".join(other.letters())
+        assert bob.forget(1).status == 0
 
 
 def check_refused(bob: Customer, other: Customer) -> None:
