@@ -170,7 +170,7 @@ def test_a_unit_of_systemd_has_what_the_daemon_has() -> None:
     """It is started as declared, ended by its signal, and no start limit ends it for good."""
     said = unit(NGINX)
     program = '"/usr/sbin/nginx" "-g" "daemon off; $$x%%n"'
-    entrance = '"exec" "--domain" "a.example" "--user" "web" "--"'
+    entrance = '"exec" "--domain" "a.example" "--user" "web" "--allow-setid" "--"'
     assert said[0] == "# virt render systemd: nginx of a.example."
     assert said[1] == "# without a wait that grows to backoff: `virt serve` has it"
     assert [line for line in said[2:] if line] == [

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shlex
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.system.calls import VIRT
 from tests.system.mailing import ADDRESSES, DNS, Machine, dns, domains, owner, queued
 from tests.system.server import Server, serving, until
 
@@ -41,6 +44,30 @@ def master(server: Server, domain: str) -> int:
     """The pid of a domain's postfix; 0 of none."""
     (pid,) = [one["pid"] for one in server.status()["daemons"] if one["domain"] == domain]
     return int(pid)
+
+
+def test_a_unit_of_systemd_runs_it_too(here: Machine) -> None:
+    """By its command; what a user's .forward starts may send on, which takes a set-id bit."""
+    unit = next(
+        text
+        for text in here.run(str(VIRT), "render", "systemd").out.split("\n\n")
+        if text.startswith("[Service]") and ONE in text
+    )
+    (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    forward = here.virt.tree(ONE) / "home/bob/.forward"
+    forward.write_text('\\bob, "|/usr/sbin/sendmail postmaster"\n')
+    process = subprocess.Popen(
+        here.within(*shlex.split(line.partition("=")[2])), stdin=subprocess.DEVNULL
+    )
+    try:
+        answers(here, ONE)
+        assert here.send(ONE, ANN, f"bob@{ONE}", text="by a unit") == {}
+        here.await_mail(ONE, "by a unit")
+        here.await_mail(ONE, "by a unit", user="root")
+    finally:
+        forward.unlink()
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
 
 
 @pytest.mark.usefixtures("server")

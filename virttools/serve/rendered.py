@@ -174,8 +174,9 @@ def _daemon_unit(one: Resident, site: Site, pen: _Pen) -> File:
 
 def _entrance(daemon: Daemon) -> tuple[str, ...]:
     user = () if daemon.user == "root" else ("--user", daemon.user)
-    way = ("--chroot",) if daemon.isolation is Isolation.CHROOT else ()
-    return (*user, *way)
+    # As under `virt serve`: what local(8) of postfix runs for a user must be able to send mail.
+    way = "--chroot" if daemon.isolation is Isolation.CHROOT else "--allow-setid"
+    return (*user, way)
 
 
 def _left_out(daemon: Daemon, *, is_passed_on: bool) -> tuple[str, ...]:
