@@ -114,15 +114,29 @@ def exists(pid: int) -> bool:
 
 
 def act(told: dict[str, Any]) -> dict[str, str]:
-    """Everything that is one's own to do, and everything that should fail; how each came out."""
+    """Everything that is one's own to do, unless told not to, and everything that should fail; how each came out."""
     pids, secret = told["pids"], told["secret"]
-    found = {name: outcome(attempt) for name, attempt in own().items()}
+    found: dict[str, str] = {}
+    if told["own"]:
+        found = {name: outcome(attempt) for name, attempt in own().items()}
     found |= {name: outcome(attempt) for name, attempt in through_the_network().items()}
     for name, attempt in (*towards_processes(), *towards_files(secret)):
         tried = {outcome(lambda pid=pid, attempt=attempt: attempt(pid)) for pid in pids}  # type: ignore[misc]
         found[name] = " ".join(sorted(tried))
-    found["kill all"] = outcome(lambda: os.kill(-1, signal.SIGKILL))
+    if told["own"]:
+        found["kill all"] = outcome(lambda: os.kill(-1, signal.SIGKILL))
     return found
+
+
+def look() -> list[str]:
+    """The host's name, and whether there is what bob of another domain may have made."""
+    attempts = (
+        lambda: call("shmget", KEY, 0, 0),
+        lambda: call("msgget", KEY, 0),
+        lambda: call("semget", KEY, 0, 0),
+        lambda: call("mq_open", b"/bob", os.O_RDONLY),
+    )
+    return [socket.gethostname(), *map(outcome, attempts)]
 
 
 def outcome(attempt: Callable[[], object]) -> str:
@@ -212,4 +226,5 @@ if __name__ == "__main__":
         sit()
     else:
         words = sys.argv[1] if sys.argv[1:] else sys.stdin.readline()
-        sys.stdout.write(json.dumps(act(json.loads(words))))
+        told_ = json.loads(words)
+        sys.stdout.write(json.dumps(look() if told_ is None else act(told_)))

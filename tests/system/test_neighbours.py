@@ -20,7 +20,7 @@ from tests.system.server import Server, ask, serving, until
 from tests.system.serving import free_ports
 
 pytestmark = pytest.mark.usefixtures("as_root")
-PORT = free_ports(("neighbours",))["neighbours"]
+PORT = free_ports(("act",))["act"]
 ONE, TWO = "domain1.com", "domain2.com"
 MANIFEST = f"""
 profiles = []
@@ -36,8 +36,17 @@ directories = [
 ]
 users = [{{ name = "bob", uid = 1000 }}]
 etc = {{ skeleton = ["passwd", "group"] }}
-services = [{{ name = "act", port = {PORT}, program = "/usr/bin/python3", args = ["/srv/mischief.py"], user = "bob" }}]
-daemons = [{{ name = "sit", program = "/usr/bin/python3", args = ["/srv/mischief.py", "sit"], user = "bob" }}]
+[[services]]
+name = "act"
+port = {PORT}
+program = "/usr/bin/python3"
+args = ["/srv/mischief.py"]
+user = "bob"
+[[daemons]]
+name = "sit"
+program = "/usr/bin/python3"
+args = ["/srv/mischief.py", "sit"]
+user = "bob"
 """
 
 
@@ -75,6 +84,7 @@ class Street:
             "ipc": in_ipc(pids[0]),
             "exec": self.virt.good("exec", "--domain", domain, "--user", "bob", "--", *LOOK),
             "report": self.ask(domain, None),
+            "service": at_service(2, None),
         }
 
 
@@ -175,8 +185,12 @@ def by_exec(street: Street, told: dict[str, Any]) -> dict[str, str]:
 
 
 def by_service(street: Street, told: dict[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = json.loads(ask("127.0.87.1", PORT, json.dumps(told).encode() + b"\n"))
+    found: dict[str, str] = at_service(1, told)
     return found
+
+
+def at_service(number: int, told: object) -> Any:  # noqa: ANN401  JSON
+    return json.loads(ask(f"127.0.87.{number}", PORT, json.dumps(told).encode() + b"\n"))
 
 
 def by_daemon(street: Street, told: dict[str, Any]) -> dict[str, str]:
@@ -197,7 +211,7 @@ def test_what_bob_does_next_door_is_not_seen(
     before = street.seen(TWO)
     logged = len(street.logs.own(ONE))
     secret = str(street.virt.tree(TWO) / "home/bob/secret")
-    found = way(street, {"pids": street.sitters(TWO), "secret": secret})
+    found = way(street, {"pids": street.sitters(TWO), "secret": secret, "own": True})
     street.logs.await_lines(f"domains/{ONE}.log", logged + 1)
     assert street.seen(TWO) == before
     assert {name for name, how in found.items() if how == "done"} == OWN | {"abstract", "loopback"}
@@ -211,7 +225,8 @@ def test_bob_here_is_not_bob_there_to_the_kernel(street: Street) -> None:
     assert (first[0] % 65536, second[0] - first[0]) == (1000, 65536)
     pids = street.sitters(TWO)
     secret = str(street.virt.tree(TWO) / "home/bob/secret")
-    words = ("--", "python3", "/srv/mischief.py", json.dumps({"pids": pids, "secret": secret}))
+    told = {"pids": pids, "secret": secret, "own": False}
+    words = ("--", "python3", "/srv/mischief.py", json.dumps(told))
     done = street.virt("exec", "--chroot", "--domain", ONE, "--user", "bob", *words)
     found = json.loads(done.out)
     assert {found[name] for name in ("kill", "renice", "ptrace", "affinity")} == {"EPERM"}

@@ -371,13 +371,17 @@ def test_the_known_escapes_of_root_stay_inside(virt: Virt, create: Create, tmp_p
     )
     create("d1.test", "127.0.10.1", services)
     chrooted = services.partition('\n[[services]]\nname = "descriptor"')[0]
-    create("d2.test", "127.0.10.2", chrooted + 'isolation = "chroot"\n')
+    plain = 'isolation = "chroot"'
+    named = service("named", PORT + len(ways), "hostname", plain)
+    create("d2.test", "127.0.10.2", f"{chrooted}{plain}\n{named}")
     for domain in ("d1.test", "d2.test"):
         target = virt.tree(domain) / "tmp/escape"
         words = ["gcc", "-static", "-w", "-x", "c", "-o", str(target), "-"]
         subprocess.run(words, input=ESCAPE, text=True, check=True)
-    with serving(virt.root, tmp_path):
+    with serving(virt.root, tmp_path, "--spawners", "1"):
         told = [ask("127.0.10.1", PORT + number) for number in range(len(ways))]
+        # Who served a domain before has come back whole.
+        assert ask("127.0.10.2", PORT + len(ways)) == f"{socket.gethostname()}\n"
         assert [one.startswith("stopped at ") for one in told] == [True] * len(ways)
         assert ask("127.0.10.2", PORT) == "out\n"  # as docs/safety.md says of chroot
 

@@ -120,7 +120,7 @@ class Children:
                 self._held.ledger.fd,
                 self._held.ledger.map_fd,
             ]
-            kept += [home.mount_fd, home.uts_fd, home.root_fd]
+            kept += [home.mount_fd, home.uts_fd, home.ipc_fd, home.root_fd]
             kept += [socket.fileno() for _, socket in sockets]
             _close_others(kept)
             work = self._work(sockets, rows, control, folder_fd, runs_jobs=is_waiting)
@@ -226,8 +226,8 @@ class Children:
         child.control.close()
 
 
-def _numbers(pair: tuple[int, int] | None) -> tuple[str, str]:
-    return ("", "") if pair is None else (str(pair[0]), str(pair[1]))
+def _numbers(fds: tuple[int, ...] | None) -> tuple[str, ...]:
+    return () if fds is None else tuple(map(str, fds))
 
 
 def _tell(child: Child, word: bytes) -> None:

@@ -15,7 +15,7 @@ from virttools.serve.notify import listen_fds
 
 
 class Holdings:
-    """namespaces: descriptors of the mount and the uts namespace of each place that has them."""
+    """namespaces: descriptors of the mount, uts and ipc namespace of each place that has them."""
 
     __slots__ = ("board", "home", "journal", "ledger", "namespaces", "rows", "sockets")
 
@@ -27,7 +27,7 @@ class Holdings:
         self.board = Board()
         self.rows = Rows()
         self.sockets: dict[listening.Key, _socket.socket] = {}
-        self.namespaces: dict[Key, tuple[int, int]] = {}
+        self.namespaces: dict[Key, tuple[int, ...]] = {}
 
     def begin(self) -> None:
         """Start with no counts, and the sockets that a service manager passed."""
@@ -55,7 +55,7 @@ class Holdings:
         except VirtError:
             for socket in opened.values():
                 socket.close()
-            for fd in [fd for pair in loaded.namespaces.values() for fd in pair]:
+            for fd in [fd for fds in loaded.namespaces.values() for fd in fds]:
                 os.close(fd)
             raise
         self.namespaces.update(loaded.namespaces)
@@ -91,7 +91,7 @@ class Holdings:
     def descriptors(self) -> list[int]:
         """All that a successor needs open."""
         fds = [self.ledger.fd, *(socket.fileno() for socket in self.sockets.values())]
-        return fds + [fd for pair in self.namespaces.values() for fd in pair]
+        return fds + [fd for each in self.namespaces.values() for fd in each]
 
     def __str__(self) -> str:
         count = len({target.place.domain for target in self.board.targets if target.place.domain})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 Key = tuple[str, int, int, str]
-_PAIR = array("i", [0, 0])
+_THREE = array("i", [0, 0, 0])
 
 
 class Loaded:
@@ -26,7 +26,7 @@ class Loaded:
 
     __slots__ = ("board", "namespaces")
 
-    def __init__(self, board: Board, namespaces: dict[Key, tuple[int, int]]) -> None:
+    def __init__(self, board: Board, namespaces: dict[Key, tuple[int, ...]]) -> None:
         self.board = board
         self.namespaces = namespaces
 
@@ -51,8 +51,8 @@ def load(read: "Callable[[], Board]", home: Home, there: "frozenset[Key]") -> Lo
     outcome = packing.unpack(text) if text else ("it ended without an answer", None, (), 70)
     if isinstance(outcome, Board):
         return Loaded(outcome, found)
-    for pair in found.values():
-        for fd in pair:
+    for fds in found.values():
+        for fd in fds:
             os.close(fd)
     raise _error(*outcome)
 
@@ -69,17 +69,17 @@ def _error(
     return error
 
 
-def _receive(ours: _socket.socket) -> dict[Key, tuple[int, int]]:
-    found: dict[Key, tuple[int, int]] = {}
-    space = _socket.CMSG_SPACE(_PAIR.itemsize * 2)
+def _receive(ours: _socket.socket) -> dict[Key, tuple[int, ...]]:
+    found: dict[Key, tuple[int, ...]] = {}
+    space = _socket.CMSG_SPACE(len(_THREE) * _THREE.itemsize)
     while True:
         message, rights, _, _ = ours.recvmsg(8192, space)
         if not message:
             return found
-        pair = array("i", rights[0][2])
-        for fd in pair:
+        fds = array("i", rights[0][2])
+        for fd in fds:
             os.set_inheritable(fd, False)
-        found[packing.unpack(message)] = (pair[0], pair[1])
+        found[packing.unpack(message)] = tuple(fds)
 
 
 def _read_and_build(
@@ -115,12 +115,12 @@ def _build(board: Board, home: Home, there: "frozenset[Key]", theirs: _socket.so
             continue
         done.add(place.key())
         try:
-            pair = build(home, place)
+            fds = build(home, place)
         except OSError as error:
             raise ConfigError(
                 f"cannot build the namespaces of {place.domain}: {error.strerror}"
             ) from error
-        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", pair).tobytes())
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", fds).tobytes())
         theirs.sendmsg([packing.pack(place.key())], [rights])
-        for fd in pair:
+        for fd in fds:
             os.close(fd)

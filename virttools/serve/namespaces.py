@@ -1,4 +1,4 @@
-"""Doer: builds the mount and uts namespaces of a domain once, and enters and leaves them per connection."""
+"""Doer: builds the mount, uts and ipc namespaces of a domain once, and enters and leaves them per connection."""
 
 import os
 
@@ -7,26 +7,31 @@ from virttools.serve import jail
 from virttools.serve.board import Place
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY
-_MOST_KEPT = 32  # descriptors: each costs every start some 0.08 us, opening one anew 5 us
+_MOST_KEPT = 48  # descriptors: each costs every start some 0.08 us, opening one anew 5 us
 
 
 class Home:
     """The namespaces that this process came from, to build others from and return to."""
 
-    __slots__ = ("mount_fd", "root_fd", "uts_fd")
+    __slots__ = ("ipc_fd", "mount_fd", "root_fd", "uts_fd")
 
     def __init__(self) -> None:
         self.mount_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY)
         self.uts_fd = os.open("/proc/self/ns/uts", os.O_RDONLY)
+        self.ipc_fd = os.open("/proc/self/ns/ipc", os.O_RDONLY)
         self.root_fd = os.open("/", _FOLDER)
 
     def back(self) -> None:
         linux.setns(self.mount_fd, linux.CLONE_NEWNS)
+        self.unname()
+
+    def unname(self) -> None:
         linux.setns(self.uts_fd, linux.CLONE_NEWUTS)
+        linux.setns(self.ipc_fd, linux.CLONE_NEWIPC)
 
 
-def build(home: Home, place: Place) -> tuple[int, int]:
-    """Descriptors of a mount namespace whose root is the place's folder, and of its uts namespace.
+def build(home: Home, place: Place) -> tuple[int, int, int]:
+    """Descriptors of a mount namespace whose root is the place's folder, and of its uts and ipc namespaces.
 
     The process must have one thread. Raises OSError.
     """
@@ -34,15 +39,17 @@ def build(home: Home, place: Place) -> tuple[int, int]:
     tree_fd = os.open(place.folder, _FOLDER | os.O_NOFOLLOW)
     try:
         clone_fd = jail.clone(tree_fd)
+        linux.unshare(linux.CLONE_NEWIPC)
         jail.enter(clone_fd, jail.hostname(place.hostname))
         os.close(clone_fd)
         mount_fd = os.open("mnt", os.O_RDONLY, dir_fd=here_fd)
         uts_fd = os.open("uts", os.O_RDONLY, dir_fd=here_fd)
+        ipc_fd = os.open("ipc", os.O_RDONLY, dir_fd=here_fd)
     finally:
         home.back()
         os.close(tree_fd)
         os.close(here_fd)
-    return mount_fd, uts_fd
+    return mount_fd, uts_fd, ipc_fd
 
 
 class Way:
@@ -52,18 +59,21 @@ class Way:
     The descriptors of the places that were entered of late are kept open.
     """
 
-    __slots__ = ("_descriptors", "_home", "_kept", "_named", "_place")
+    __slots__ = ("_descriptors", "_home", "_is_named", "_kept", "_named", "_place")
 
     def __init__(self, home: Home, descriptors_fd: int) -> None:
         linux.unshare(linux.CLONE_FS)
         self._home = home
         self._descriptors = descriptors_fd
         self._named: Place | None = None
+        self._is_named = False
         self._place: Place | None = None
         self._kept: dict[str, int] = {}
 
-    def enter(self, place: Place, numbers: tuple[str, str]) -> None:
+    def enter(self, place: Place, numbers: tuple[str, ...]) -> None:
         """Enter; numbers: the supervisor's descriptors of the namespaces, in /proc/SUPERVISOR/fd."""
+        if place.isolation != "namespace":
+            self._unname()
         if place.isolation == "none":
             return
         self._place = place
@@ -72,10 +82,17 @@ class Way:
             os.chdir("/")
             return
         if place is not self._named:
-            self._named = None
+            self._named, self._is_named = None, True
             self._join(numbers[1], linux.CLONE_NEWUTS)
+            self._join(numbers[2], linux.CLONE_NEWIPC)
             self._named = place
         self._join(numbers[0], linux.CLONE_NEWNS)
+
+    def _unname(self) -> None:
+        """Have the host's name and objects again."""
+        if self._is_named:
+            self._home.unname()
+            self._named, self._is_named = None, False
 
     def _join(self, number: str, kind: int) -> None:
         fd = self._kept.get(number)
@@ -91,7 +108,7 @@ class Way:
         return fd
 
     def leave(self) -> None:
-        """Come back. The uts namespace stays: the next one that is entered replaces it."""
+        """Come back. The uts and ipc namespaces stay: the next ones that are entered replace them."""
         place, self._place = self._place, None
         if place is None:
             return

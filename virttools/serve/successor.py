@@ -67,7 +67,9 @@ def take(held: Holdings, children: Children, fleet: Fleet) -> tuple[_socket.sock
     held.ledger = Ledger(state["ledger"])
     held.rows.numbers, held.rows.spare = state["rows"]
     held.sockets = {key: _socket.socket(fileno=fd) for key, fd in state["sockets"].items()}
-    held.namespaces = state["namespaces"]
+    # A predecessor of before 0.2 had no ipc namespaces. Its spawners that drain may still enter the
+    # others by their numbers, so those stay open.
+    held.namespaces = {key: fds for key, fds in state["namespaces"].items() if len(fds) == 3}
     for pid, fd, is_waiting, is_draining, is_stopped in state["children"]:
         child = children.add(pid, _socket.socket(fileno=fd), is_waiting=is_waiting)
         child.is_ready, child.is_draining, child.is_stopped = True, is_draining, is_stopped
