@@ -8,6 +8,7 @@ import time
 
 from virttools import __version__, settings
 from virttools.errors import Busy, NeedsPrivilege, UnknownDomain, UsageError
+from virttools.serve.places import SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ Signals: HUP reloads, TERM drains and ends, USR2 replaces the program and keeps 
 Example: virt serve --log stderr
 """
 _MOST_SPAWNERS = 64
-_PLACE = ".virt/serve.sock"
 
 
 class Options:
@@ -137,7 +137,7 @@ def _control(here: "Settings", options: Options) -> str:
     """Where a running server answers: below the root, which every `virt` knows."""
     if options.inetd is not None and not os.path.isdir(f"{here.root}/.virt"):
         return ""
-    return f"{here.root}/{_PLACE}"
+    return f"{here.root}/{SOCKET}"
 
 
 def _serve(here: "Settings", options: Options, words: list[str]) -> int:
@@ -171,7 +171,7 @@ def _tell(here: "Settings", options: Options, *, as_json: bool) -> int:
     from virttools.cli.output import Output
     from virttools.serve import metrics, status
 
-    told = _ask(f"{here.root}/{_PLACE}")
+    told = _ask(f"{here.root}/{SOCKET}")
     if told is None:
         raise UnknownDomain(
             f"cannot ask the server of {here.root}: none runs", hint="`virt serve` starts one"

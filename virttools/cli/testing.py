@@ -101,7 +101,7 @@ def _show(output: Output, domain: str, report: Report) -> None:
     for name in report.untried:
         output.note(f"not tried, since no probe says how: {name}")
     if report.missing:
-        output.note(f"hint: put back what is missing; `virt why {domain} PATH` tells all of it")
+        output.note(f"hint: `{output.virt()} doctor {domain}` tells what puts each of them back")
 
 
 def _row(one: Outcome) -> tuple[str, str, str, str]:

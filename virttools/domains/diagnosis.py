@@ -27,7 +27,7 @@ from virttools.errors import ConfigError, HostLacks, NeedsPrivilege, UnknownDoma
 from virttools.host import idranges, surroundings
 from virttools.host.sysroot import Sysroot
 from virttools.manifest.load import reload
-from virttools.serve import routes
+from virttools.serve import places, routes
 from virttools.serve.routes import Routes
 from virttools.tree import ground, users
 from virttools.tree.record import Head, Record
@@ -35,9 +35,6 @@ from virttools.tree.root import Root, open_root, record_file
 
 Advance = Callable[[int, int], None]
 Inodes = frozenset[tuple[int, int]]
-
-SERVER = ".virt/serve.sock"
-"""Where a running `virt serve` answers, relative to the root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +160,7 @@ def _links(place: Place) -> tuple[BrokenLink, ...]:
 
 def _with_root(machine: Machine, root: Root, heads: Sequence[Head]) -> Machine:
     """What can only be known of a root that is there."""
-    server = staleness.node(root.fd, SERVER)
+    server = staleness.node(root.fd, places.SOCKET)
     bound = staleness.bound_inodes()
     owners = {
         packed.hex(): head.domain
