@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 KEY = 0x626F62
-ADDRESS, PORT = "127.0.87.2", 20587
+ADDRESS, PORT = "127.0.97.2", 19587
 SHARED = os.path.realpath("/usr/bin/python3")
 CREATE = 0o1000  # IPC_CREAT
 PTRACE_ATTACH, SETVAL, GETVAL, IPC_STAT, NO_WAIT = 16, 16, 12, 2, 0o4000

@@ -152,7 +152,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
     manifest = folder / "street.toml"
     manifest.write_text(MANIFEST.replace("SPOOL", str(folder / "spool")))
     for number, name in enumerate((ONE, TWO), 1):
-        virt.good("create", name, "-m", str(manifest), "--ip", f"127.0.87.{number}")
+        virt.create(name, "-m", str(manifest), "--ip", f"127.0.97.{number}")
     secret = virt.tree(TWO) / "home/bob/secret"
     secret.write_text("theirs")
     secret.chmod(0o600)
@@ -190,7 +190,7 @@ def by_service(street: Street, told: dict[str, Any]) -> dict[str, str]:
 
 
 def at_service(number: int, told: object) -> Any:  # noqa: ANN401  JSON
-    return json.loads(ask(f"127.0.87.{number}", PORT, json.dumps(told).encode() + b"\n"))
+    return json.loads(ask(f"127.0.97.{number}", PORT, json.dumps(told).encode() + b"\n"))
 
 
 def by_daemon(street: Street, told: dict[str, Any]) -> dict[str, str]:

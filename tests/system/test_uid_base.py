@@ -35,7 +35,7 @@ def base(virt: Virt, domain: str) -> int:
 def test_each_domain_gets_a_range_of_its_own_and_keeps_it(virt: Virt, small: str) -> None:
     """The lowest free ones, in the record and in the tree; who is made again gets the same."""
     with people.person("virtids", ranges=[(FIRST + 100, SPAN)]):
-        virt.good("create", "domain3.com", "-m", small, "--uid-base", str(FIRST + 4 * SPAN + 1))
+        virt.create("domain3.com", "-m", small, "--uid-base", str(FIRST + 4 * SPAN + 1))
         virt.good("create", "domain1.com", "domain2.com", "domain4.com", "-m", small)
     bases = [base(virt, f"domain{number}.com") for number in (1, 2, 3, 4)]
     assert bases == [FIRST + n for n in (2 * SPAN, 3 * SPAN, 4 * SPAN + 1, 6 * SPAN)]
@@ -46,7 +46,7 @@ def test_each_domain_gets_a_range_of_its_own_and_keeps_it(virt: Virt, small: str
     assert f"{bases[1]} to {bases[2] - 2}" in virt.good("show", "domain2.com")
     before = virt.record("domain2.com")
     virt.good("remove", "--yes", "domain1.com", "domain2.com")
-    virt.good("create", "domain5.com", "domain2.com", "-m", small)
+    virt.create("domain5.com", "domain2.com", "-m", small)
     assert (virt.record("domain2.com"), base(virt, "domain5.com")) == (before, FIRST)
 
 
@@ -85,12 +85,12 @@ def test_ids_that_a_create_at_work_has_chosen_are_nobody_elses(virt: Virt, tmp_p
             time.sleep(0.01)
         by_hand = ("create", "domain2.com", "-m", str(other), "--uid-base", str(FIRST + 5))
         refused = virt(*by_hand)
-        virt.good("create", "domain3.com", "-m", str(other), "--uid-base", "auto")
+        virt.create("domain3.com", "-m", str(other), "--uid-base", "auto")
         os.killpg(process.pid, signal.SIGKILL)
     assert (refused.status, "another process" in refused.err) == (75, True), refused.err
     assert base(virt, "domain3.com") == FIRST + SPAN
     assert virt(*by_hand).status == 73  # the range of domain3.com
-    virt.good(*by_hand[:-1], str(FIRST))
+    virt.create(*by_hand[1:-1], str(FIRST))
 
 
 def test_ids_that_are_a_users_are_chosen_by_hand_only(virt: Virt, small: str) -> None:
