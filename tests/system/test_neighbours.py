@@ -16,7 +16,7 @@ import pytest
 
 from tests.system import mischief, test_log_serve
 from tests.system.calls import Virt
-from tests.system.server import Server, ask, serving, until
+from tests.system.server import Server, ask, connect, read, serving, until
 from tests.system.serving import free_ports
 
 pytestmark = pytest.mark.usefixtures("as_root")
@@ -157,7 +157,10 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
     secret.write_text("theirs")
     secret.chmod(0o600)
     os.chown(secret, *bob(virt, TWO))
-    with test_log_serve.serving(virt, folder) as logs, serving(virt.root, folder) as server:
+    with (
+        test_log_serve.serving(virt, folder) as logs,
+        serving(virt.root, folder, "--spawners", "1") as server,
+    ):
         here = Street(virt, server, logs)
         for name in (ONE, TWO):
             until(
@@ -211,7 +214,14 @@ def test_what_bob_does_next_door_is_not_seen(
     before = street.seen(TWO)
     logged = len(street.logs.own(ONE))
     secret = str(street.virt.tree(TWO) / "home/bob/secret")
-    found = way(street, {"pids": street.sitters(TWO), "secret": secret, "own": True})
+    told = {"pids": street.sitters(TWO), "secret": secret, "own": True}
+    with connect(
+        "127.0.97.2", PORT
+    ) as client:  # bob of the other is being served, by the same spawner
+        until(lambda: street.server.service("act", TWO)["live"] == 1, "served")
+        found = way(street, told)
+        client.sendall(b"null\n")
+        assert read(client).startswith(f'["{TWO}"')
     street.logs.await_lines(f"domains/{ONE}.log", logged + 1)
     assert street.seen(TWO) == before
     assert {name for name, how in found.items() if how == "done"} == OWN | {"abstract", "loopback"}
