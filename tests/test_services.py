@@ -99,6 +99,18 @@ def test_domains_alike_share_an_entry_and_others_do_not() -> None:
     ]
 
 
+def test_a_port_where_a_daemon_answers_has_an_entry_for_each_address() -> None:
+    """On all addresses there would be none left for the daemon."""
+    found = [
+        [one.address for one in services.entries(two(FTP), "/virtual", [there])]
+        for there in (
+            Resident("c.example", replace(NGINX, ports=(21, 990))),
+            Resident("c.example", NGINX),
+        )
+    ]
+    assert found == [["192.0.2.1", "192.0.2.2"], [None]]
+
+
 def test_a_line_of_inetd_has_what_the_service_has() -> None:
     """User and isolation go to virtuald, the rate becomes starts a minute, IPv6 its own family."""
     service = replace(FTP, user="bob", isolation=Isolation.CHROOT, cps=Rate(5, 10))

@@ -65,8 +65,8 @@ _APT = """\
 APT::Get::Upgrade "false";
 Debug::NoLocking "true";
 Dir::State::extended_states "/run/extended_states";
-Dir::Cache::pkgcache "";
-Dir::Cache::srcpkgcache "";
+Dir::Cache::pkgcache "/run/pkgcache.bin";
+Dir::Cache::srcpkgcache "/run/srcpkgcache.bin";
 """
 """Of what is installed, apt-get changes nothing, and nothing is fetched: there is no network."""
 

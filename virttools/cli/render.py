@@ -115,7 +115,7 @@ def _services(output: Output, kind: str) -> tuple[File, ...]:
         output.note(f"warning: {problem}")
     virt = installed(output.called)
     site = Site(output.settings.root, virt, os.path.join(os.path.dirname(virt), "virtuald"))
-    files = rendered.render(kind, found.services, site, templates.text)
+    files = rendered.render(kind, found.services, site, templates.text, found.daemons)
     if kind != "systemd":
         return files
     return files + rendered.daemon_units(found.daemons, site, templates.text)

@@ -269,9 +269,13 @@ def _group(tree: _Tree, name: str) -> int:
 def _draw_endpoints(
     drawing: _Drawing, found: Iterable[tuple[Service, int, tuple[str, ...]]]
 ) -> None:
-    """One socket for all domains of a port, unless every service of it says where it binds."""
+    """One socket for all domains of a port, unless every service of it says where it binds.
+
+    One for each address where a daemon answers on the port, too: it could not bind its own.
+    """
     listed = [one for one in found if one[0].port is not None]
     wide = {one[0].port for one in listed if not one[0].bind and not one[0].is_waiting}
+    wide -= {port for daemon in drawing.daemons for port in daemon.ports}
     for service, position, addresses in listed:
         if not addresses:
             target = drawing.targets[position]

@@ -25,6 +25,7 @@ STOP = b"."
 _ROUTE = "no_route"
 _NO_ROOM = "no_room"
 _FULL = (23, 24)  # ENFILE, EMFILE
+_SHUT = 22  # EINVAL: others listen in its place, and this spawner is about to be told to stop
 _PAUSE = 0.05
 
 
@@ -123,6 +124,9 @@ class Acceptor(Starter):
         except BlockingIOError:
             return False
         except OSError as error:
+            if error.errno == _SHUT:
+                time.sleep(_PAUSE)
+                return False
             self._make_room(listener, error)
             return True
         connection = _socket.socket(listener.family, _socket.SOCK_STREAM, 0, connection_fd)

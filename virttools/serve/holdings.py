@@ -4,14 +4,16 @@ import _socket
 import os
 
 from virttools import linux
-from virttools.errors import VirtError
+from virttools.errors import Busy, VirtError
 from virttools.serve import listening
-from virttools.serve.board import Board
-from virttools.serve.journal import WARNING, Journal
+from virttools.serve.board import Board, Endpoint
+from virttools.serve.journal import ERROR, WARNING, Journal
 from virttools.serve.ledger import Ledger, Rows
 from virttools.serve.loading import Key, Loaded
 from virttools.serve.namespaces import Home
 from virttools.serve.notify import listen_fds
+
+_BACKLOG = 1024
 
 
 class Holdings:
@@ -48,20 +50,35 @@ class Holdings:
     def take(self, loaded: Loaded) -> Board:
         """Listen for a new board, and keep it; the old one. Raises VirtError, and has changed nothing then."""
         opened: dict[listening.Key, _socket.socket] = {}
+        unwanted = dict(self.sockets)
+        for endpoint in loaded.board.endpoints:
+            unwanted.pop(endpoint.key(), None)
+        shut: list[listening.Key] = []
         try:
             for endpoint in loaded.board.endpoints:
                 if endpoint.key() not in self.sockets:
-                    opened[endpoint.key()] = listening.listen(endpoint)
+                    opened[endpoint.key()] = _listen(endpoint, unwanted, shut)
         except VirtError:
             for socket in opened.values():
                 socket.close()
+            for key in shut:
+                self.sockets[key].listen(_BACKLOG)
             for fd in [fd for fds in loaded.namespaces.values() for fd in fds]:
                 os.close(fd)
             raise
         self.namespaces.update(loaded.namespaces)
         self.sockets.update(opened)
+        for key in shut:
+            self.sockets.pop(key).close()
         before, self.board = self.board, loaded.board
         return before
+
+    def go_back(self, before: Board) -> None:
+        """Keep the board that `take` gave back, if it can be listened for again."""
+        try:
+            self.take(Loaded(before, {}))
+        except VirtError as error:
+            self.journal.write(ERROR, error.message)
 
     def close_unused(self) -> None:
         """Close what the board needs no more. Nobody may rely on the one before it:
@@ -97,3 +114,31 @@ class Holdings:
         count = len({target.place.domain for target in self.board.targets if target.place.domain})
         daemons = f", {len(self.board.daemons)} daemons" if self.board.daemons else ""
         return f"{len(self.board.endpoints)} endpoints, {count} domains{daemons}"
+
+
+def _listen(
+    endpoint: Endpoint,
+    unwanted: dict[listening.Key, _socket.socket],
+    shut: list[listening.Key],
+) -> _socket.socket:
+    """Listen, and where a socket of ours that nobody wants any more is in the way, shut it first.
+
+    That of all addresses and that of one are in each other's way. Spawners have the socket, too:
+    only to shut it ends it for all. Raises VirtError.
+    """
+    try:
+        return listening.listen(endpoint)
+    except Busy:
+        found = [key for key in unwanted if _is_in_the_way(key, endpoint) and key not in shut]
+        if not found:
+            raise
+    for key in found:
+        unwanted[key].shutdown(_socket.SHUT_RD)
+        shut.append(key)
+    return listening.listen(endpoint)
+
+
+def _is_in_the_way(key: listening.Key, endpoint: Endpoint) -> bool:
+    kind, address, port = key
+    is_alike = (":" in address) == (":" in endpoint.address)
+    return (kind, port, is_alike) == ("tcp", endpoint.port, True) and endpoint.kind == "tcp"

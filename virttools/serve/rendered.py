@@ -41,13 +41,18 @@ class File:
 
 
 def render(
-    kind: str, found: Sequence[Declared], site: Site, template: Callable[[str], str]
+    kind: str,
+    found: Sequence[Declared],
+    site: Site,
+    template: Callable[[str], str],
+    daemons: Sequence[Resident] = (),
 ) -> tuple[File, ...]:
     """The configuration of that kind of super-server; template: the text of a template by its name.
 
+    daemons: what others run, on ports that are theirs on their addresses.
     Raises ConfigError where it cannot say what is declared and must not be left out, ManifestError.
     """
-    entries = services.entries(found, site.root)
+    entries = services.entries(found, site.root, daemons)
     problems = services.refused(kind, entries)
     if problems:
         raise ConfigError(

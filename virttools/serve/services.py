@@ -92,19 +92,23 @@ def routes(found: Iterable[Declared], root: str) -> dict[str, str]:
     return files
 
 
-def entries(found: Iterable[Declared], root: str) -> tuple[Entry, ...]:
+def entries(
+    found: Iterable[Declared], root: str, daemons: Iterable[Resident] = ()
+) -> tuple[Entry, ...]:
     """The entries for a super-server: domains alike share one, which virtuald tells apart.
 
-    A program that is given the socket itself, services of one port that differ, and IPv6 have one
-    for each address: what comes to it is of one domain.
+    A program that is given the socket itself, services of one port that differ, a port where a
+    daemon answers too, and IPv6 have one for each address: what comes to it is of one domain.
     """
+    apart = {port for one in daemons for port in one.daemon.ports}
     made: list[Entry] = []
     listed = [one for one in found if one.service.port is not None and one.addresses]
     for _, group in _grouped(listed, lambda one: one.port()):
         kinds = {_kind(one.service) for one in group}
         one = group[0].service
         has_six = any(":" in address for each in group for address in each.addresses)
-        if len(kinds) == 1 and not one.is_waiting and not one.bind and not has_six:
+        is_apart = one.is_waiting or bool(one.bind) or one.port in apart
+        if len(kinds) == 1 and not is_apart and not has_six:
             made.append(_entry(group, None, root))
         else:
             made += [

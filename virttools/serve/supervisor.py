@@ -164,7 +164,7 @@ class Supervisor:
         try:
             self._renew()
         except VirtError:
-            self._held.board = before
+            self._held.go_back(before)
             raise
         finally:
             self._children.release()
