@@ -192,17 +192,31 @@ def test_a_planted_list_is_not_followed(net: Net, tmp_path: Path) -> None:
 
 
 def test_an_address_of_another_machine_is_given_back(net: Net) -> None:
-    """IPv6 finds the duplicate: that address is not kept, and the others are there."""
+    """By ARP, and IPv6 by itself: those addresses are not kept, the others are there, and told to who knew them."""
     with namespace() as other:
         net.run(
             "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", str(other)
         )
         there = Net(other, net.virt)
         there.run("ip", "address", "add", "fd00::1/64", "dev", "v1", "nodad")
+        there.run("ip", "address", "add", "192.0.2.1/24", "dev", "v1")
         there.run("ip", "link", "set", "v1", "up")
         net.run("ip", "link", "set", "v0", "up")
+        there.run("ip", "neighbour", "add", "192.0.2.2", "lladdr", "02:00:00:00:00:09",
+                  "nud", "stale", "dev", "v1")  # fmt: skip
+        link = json.loads(there.run("ip", "-json", "link", "show", "v1").out)[0]["address"]
         done = net.ip("sync", "--interface", "v0")
-        held = net.held()  # both ends go with the other namespace
+        held = net.held()
+        known = json.loads(there.run("ip", "-json", "neighbour", "show", "192.0.2.2").out)
+        here = json.loads(net.run("ip", "-json", "link", "show", "v0").out)[0]["address"]
+        taken = net.ip("add", "d1.com", "192.0.2.1", "--interface", "v0", "--no-probe")
+        forced = net.held()  # both ends go with the other namespace
     assert done.status == 73
     assert "cannot put fd00::1/128 on v0: another machine of that network has it" in done.err
-    assert held == ALL - {"fd00::1/128"}
+    assert (
+        f"cannot put 192.0.2.1/32 on v0: another machine of that network has it ({link})"
+        in done.err
+    )
+    assert held == ALL - {"fd00::1/128", "192.0.2.1/32"}
+    assert [one["lladdr"] for one in known] == [here]
+    assert (taken.status, forced) == (0, held | {"192.0.2.1/32"})

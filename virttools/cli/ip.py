@@ -22,6 +22,10 @@ Interface = Annotated[
         metavar="NAME", help="The interface [default: virt.toml's, or that of the default route]."
     ),
 ]
+NoProbe = Annotated[
+    bool,
+    typer.Option("--no-probe", help="Do not ask the network whether another machine has it."),
+]
 Domain = Annotated[str, typer.Argument(help="The domain.")]
 Address = Annotated[str, typer.Argument(help="An IPv4 or IPv6 address.")]
 
@@ -65,24 +69,34 @@ def sync(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would change, change nothing.")
     ] = False,
+    no_probe: NoProbe = False,
 ) -> None:
     """Add the addresses that are missing, and take away those that virt added and no domain has."""
     from virttools.domains import addresses
 
     output: Output = ctx.obj
     chosen = interface or output.settings.interface
-    _tell(output, "ip sync", addresses.sync(output.settings.root, chosen, dry_run=dry_run))
+    root = output.settings.root
+    done = addresses.sync(root, chosen, dry_run=dry_run, probe=not no_probe)
+    _tell(output, "ip sync", done)
 
 
 @app.command(epilog="Example: virt ip add domain1.com 192.0.2.1")
-def add(ctx: typer.Context, domain: Domain, address: Address, interface: Interface = None) -> None:
+def add(
+    ctx: typer.Context,
+    domain: Domain,
+    address: Address,
+    interface: Interface = None,
+    no_probe: NoProbe = False,
+) -> None:
     """Give an address to a domain: on the interface and in its record."""
     from virttools.domains import addresses
 
     output: Output = ctx.obj
     name, one = names.domain(domain), names.address(address)
     chosen = interface or output.settings.interface
-    _tell(output, "ip add", addresses.give(output.settings.root, name, one, chosen))
+    done = addresses.give(output.settings.root, name, one, chosen, probe=not no_probe)
+    _tell(output, "ip add", done)
     _remind(output, name)
 
 

@@ -51,17 +51,23 @@ def _place(address: str, domain: str | None, held: Held | None, claimed: frozens
     return Place(address, domain, held.alias.interface, is_ours=is_ours(held, claimed))
 
 
-def sync(root_path: str, interface: str | None, *, dry_run: bool = False) -> Synced:
+def sync(
+    root_path: str, interface: str | None, *, dry_run: bool = False, probe: bool = True
+) -> Synced:
     """Have each domain's addresses on the interface, and none of ours that no domain declares.
+
+    probe: ask the network first whether another machine has them.
 
     Raises ConfigError, NeedsPrivilege, HostLacks, ApplyError.
     """
     with open_root(root_path) as root, root.lock_all(), interfaces() as found:
         wanted = tuple(_owners(root))
-        return _sync(root, found, _wanted(found, wanted, interface), dry_run=dry_run)
+        return _sync(root, found, _wanted(found, wanted, interface), dry_run=dry_run, probe=probe)
 
 
-def give(root_path: str, domain: str, address: str, interface: str | None) -> Synced:
+def give(
+    root_path: str, domain: str, address: str, interface: str | None, *, probe: bool = True
+) -> Synced:
     """Add an address to a domain: on the interface first, and in the record when that went well.
 
     A crash between leaves an alias that no domain declares; the next sync takes it away.
@@ -79,7 +85,8 @@ def give(root_path: str, domain: str, address: str, interface: str | None) -> Sy
                 f"cannot give {address} to {domain}: {holder} has it",
                 hint=f"choose another address, or withdraw it: virt ip del {holder} {address}",
             )
-        done = _sync(root, found, _wanted(found, (address,), interface), only=address)
+        wanted = _wanted(found, (address,), interface)
+        done = _sync(root, found, wanted, only=address, probe=probe)
         if done.failures:
             raise done.failures[0]
         if address not in owners:
@@ -133,6 +140,7 @@ def _sync(
     *,
     only: str | None = None,
     dry_run: bool = False,
+    probe: bool = True,
 ) -> Synced:
     """only: no other address is touched. The list of what is ours is never shorter than the truth."""
     held = found.held()
@@ -144,22 +152,27 @@ def _sync(
     claims.write(root, claimed | {alias.address for alias in plan.add})
     for alias in plan.remove:
         found.remove(alias)
-    failures = _add(found, plan.add)
+    failures = _add(found, plan.add, found.duplicates(plan.add) if probe else {})
     marked = {one.alias.address for one in found.held() if one.is_marked}
     claims.write(root, (claimed | {alias.address for alias in plan.add}) & marked)
     return Synced(plan, failures)
 
 
-def _add(found: Interfaces, aliases: Sequence[Alias]) -> tuple[DomainExists, ...]:
+def _add(
+    found: Interfaces, aliases: Sequence[Alias], elsewhere: Mapping[Alias, DomainExists]
+) -> tuple[DomainExists, ...]:
     """One address that cannot be had keeps no other domain from its own."""
-    failures: list[DomainExists] = []
-    added = []
+    failures = list(elsewhere.values())
+    added: list[Alias] = []
     for alias in aliases:
+        if alias in elsewhere:
+            continue
         try:
             found.add(alias)
             added.append(alias)
         except DomainExists as error:
             failures.append(error)
+    found.announce(added)
     for alias in added:
         try:
             found.settle(alias)

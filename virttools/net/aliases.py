@@ -6,18 +6,20 @@ The mark is IFA_PROTO (Linux 5.18), where the kernel keeps who added an address:
 import errno
 import ipaddress
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from virttools.errors import ApplyError, ConfigError, DomainExists, HostLacks, NeedsPrivilege
+from virttools.net import arp
 from virttools.net.alias import Alias, Held
 
 MARK = 0x76
 """Of the numbers that no rt_addrprotos of iproute2 has: "v"."""
 
 _TENTATIVE, _DAD_FAILED = 0x40, 0x08
-_UP = 0x1
+_UP, _NO_ARP, _CARRIER = 0x1, 0x80, 0x10000
+_ETHERNET = 1
 _PATIENCE = 10.0
 _PAUSE = 0.05
 
@@ -61,6 +63,30 @@ class Interfaces:
                 f"cannot put addresses on {name}: the interface is down",
                 hint=f"ip link set {name} up",
             )
+
+    def station(self, name: str) -> bytes | None:
+        """The hardware address by which an interface speaks ARP; None where it does not, or has no carrier."""
+        for link in self._ip.get_links():
+            flags = link["flags"]
+            is_it = link.get_attr("IFLA_IFNAME") == name and link["ifi_type"] == _ETHERNET
+            if is_it and flags & _CARRIER and not flags & _NO_ARP:
+                return bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", ""))
+        return None
+
+    def duplicates(self, aliases: Sequence[Alias]) -> dict[Alias, DomainExists]:
+        """Those IPv4 addresses, all for one interface, that another machine of its network has."""
+        asked = [alias for alias in aliases if ":" not in alias.address]
+        station = self.station(asked[0].interface) if asked else None
+        if station is None:
+            return {}
+        found = arp.elsewhere(asked[0].interface, station, asked)
+        return {alias: _elsewhere(alias, who) for alias, who in found.items()}
+
+    def announce(self, aliases: Sequence[Alias]) -> None:
+        told = [alias for alias in aliases if ":" not in alias.address]
+        station = self.station(told[0].interface) if told else None
+        if station is not None:
+            arp.announce(told[0].interface, station, told)
 
     def add(self, alias: Alias) -> None:
         """Add an address with our mark. Raises DomainExists where this or another machine has it."""
@@ -157,8 +183,8 @@ def _refusal(verb: str, alias: Alias, number: int) -> Exception:
     return ApplyError(f"cannot {verb} {alias}: {os.strerror(number)}")
 
 
-def _elsewhere(alias: Alias) -> DomainExists:
+def _elsewhere(alias: Alias, who: str = "duplicate address detected") -> DomainExists:
     return DomainExists(
-        f"cannot put {alias}: another machine of that network has it (duplicate address detected)",
+        f"cannot put {alias}: another machine of that network has it ({who})",
         hint="give the domain another address, or take it off the other machine, and run it again",
     )
