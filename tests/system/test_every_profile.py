@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,15 +13,17 @@ import pytest
 from tests.system.calls import Virt
 from tests.system.handmade import REPOSITORY
 from tests.system.logdaemons import Packages
+from virttools.manifest import profiles
+from virttools.manifest.load import load
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
 HINT = "on Debian: apt-get install "
-PROFILES = sorted(
-    file.stem
-    for file in (REPOSITORY / "virttools/profiles").glob("*.toml")
-    if tomllib.loads(file.read_text()).get("probes")
-)
+PROFILES = [
+    name
+    for name in profiles.names(site="/nonexistent")
+    if load("d.example", manifest_file=None, profiles=[name], addresses=[]).manifest.probes
+]
 _UNPACKED = """\
 packages=$1
 shift
