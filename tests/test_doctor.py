@@ -109,7 +109,7 @@ def examined(here: Machine, *trees: Tree) -> list[Finding]:
     return [*found, *checks.of_all(here, [checks.resident(one) for one in trees])]
 
 
-AGAIN = "virt remove a.com && virt create a.com"
+AGAIN = "virt remove --keep a.com && virt create a.com"
 LACK = Lack("openat2", "why", "boot it", is_needed=True)
 LOST = entry("/usr/bin/passwd", mode=0o4755)
 PASSWD = entry("/etc/passwd")
@@ -382,7 +382,7 @@ def test_users_of_two_domains_with_one_number_are_told() -> None:
     (found,) = examined(machine(), tree(), second, far)
     assert (found.check, found.domain) == ("uid-shared", "b.com")
     assert found.mend == (
-        "virt remove b.com && virt create b.com -p login --ip 192.0.2.2 --uid-base auto"
+        "virt remove --keep b.com && virt create b.com -p login --ip 192.0.2.2 --uid-base auto"
     )
 
 
@@ -409,7 +409,7 @@ def test_users_of_two_domains_with_one_number_are_told() -> None:
 )  # fmt: skip
 def test_a_domain_is_made_again_as_it_was(layers: list[Layer], command: str) -> None:
     """The options of its creation are in its record."""
-    assert mending.again("virt", "a.com", layers) == f"virt remove a.com && {command}"
+    assert mending.again("virt", "a.com", layers) == f"virt remove --keep a.com && {command}"
 
 
 def test_a_tree_full_of_faults_does_not_fill_the_screen() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import documents
 from tests.system import people
 from tests.system.calls import VIRT, Virt
 
@@ -234,7 +235,7 @@ def site(tmp_path: Path, virt: Virt) -> Virt:
     (tmp_path / "libdoctor.so.1").write_text("old")
     for number in (1, 2):
         (tmp_path / f"domain{number}.com.toml").write_text(
-            'binaries = ["/bin/sh", "cat"]\nlink = "copy"\n'
+            'binaries = ["/bin/sh", "cat", "tar"]\nlink = "copy"\n'
             f'files = [{{ from = "{tmp_path}/libdoctor.so.1", to = "/usr/lib/libdoctor.so.1" }}]\n'
             f'addresses = ["127.0.0.{number}"]\n'
             'users = [{ name = "bob" }]\netc = { skeleton = ["passwd", "group"] }\n'
@@ -313,13 +314,18 @@ def test_damage_on_the_way_to_a_tree_is_seen_and_mended(site: Virt, tmp_path: Pa
 
 
 def test_what_only_a_new_domain_mends(site: Virt, tmp_path: Path) -> None:
-    """An old library, a uid that two domains have, a library that is gone: made anew, each from its manifest."""
+    """An old library, a uid that two domains have, a library that is gone: made anew, each from its manifest.
+
+    What people had is set aside, and comes back by the line of virt(1).
+    """
     (tmp_path / "libdoctor.so.1").write_text("new")
     second = tmp_path / "domain2.com.toml"
     second.write_text(second.read_text().partition("\n")[2])
     site.good("remove", "--yes", "domain2.com")
     make(site, tmp_path, 2)
     next((site.root / "domain2.com").glob("lib64/ld-linux*")).unlink()
+    (site.root / "domain1.com/home").mkdir(exist_ok=True)
+    (site.root / "domain1.com/home/letter").write_text("mine")
     found = listed(site)
     assert seen(found) == [
         ("library-old", "domain1.com"),
@@ -330,6 +336,10 @@ def test_what_only_a_new_domain_mends(site: Virt, tmp_path: Path) -> None:
         mend(site, one["mend"])
     assert listed(site) == []
     assert site("exec", "--domain", "domain2.com", "--", "cat", "/etc/passwd").status == 0
+    ((_, put_back),) = documents.section("virt.1", "remove").blocks()
+    assert not (site.root / "domain1.com/home/letter").exists()
+    mend(site, put_back.removeprefix("# ").replace("/virtual/", f"{site.root}/"))
+    assert (site.root / "domain1.com/home/letter").read_text() == "mine"
 
 
 def test_a_service_without_an_address_is_told(virt: Virt, tmp_path: Path) -> None:

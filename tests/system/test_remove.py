@@ -15,7 +15,7 @@ from virttools.errors import ApplyError, Busy, UnknownDomain
 from virttools.tree import remove as removing
 from virttools.tree import staging
 from virttools.tree.delete import delete
-from virttools.tree.remove import remove, users_of
+from virttools.tree.remove import keep, remove, users_of
 from virttools.tree.root import Root, open_root
 
 pytestmark = pytest.mark.usefixtures("as_root")
@@ -52,6 +52,43 @@ def test_nothing_is_left_of_a_removed_domain(root: Root) -> None:
     )
     remove(root, "e.com")
     assert (remains(root), root.domains()) == ([], ())
+
+
+def test_a_tree_that_is_kept_is_no_domain_and_none_is_in_its_way(root: Root) -> None:
+    """All of it lies in .virt/kept, for root alone; the next of the name lies beside it."""
+    tree = Path(root.path) / "d.com"
+    (tree / "etc/motd").write_text("of before")
+    (tree / "mnt/link").symlink_to("/etc")
+    before = describe(tree)
+    kept = Path(keep(root, "d.com"))
+    assert (kept, describe(kept)) == (Path(root.path) / ".virt/kept/d.com", before)
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    assert (root.domains(), root.recorded(), root.look("d.com")) == ((), (), None)
+    ground.create(root, plan("d.com", folder("etc"), text("etc/motd")))
+    assert keep(root, "d.com") == f"{kept}.2"
+    assert describe(kept) == before
+
+
+def describe(tree: Path) -> list[tuple[str, int, int, int]]:
+    found = [(path, path.lstat()) for path in sorted(tree.rglob("*"))]
+    return [
+        (str(path.relative_to(tree)), seen.st_mode, seen.st_size, seen.st_ino)
+        for path, seen in found
+    ]
+
+
+def test_a_tree_in_use_is_not_set_aside(root: Root) -> None:
+    """It stays a domain, and so it does where something else is in the place of the folder for it."""
+    with (
+        ground.mounted(Path(root.path) / "d.com/mnt", "-t", "tmpfs", "none"),
+        pytest.raises(Busy),
+    ):
+        keep(root, "d.com")
+    (Path(root.path) / ".virt/kept").rmdir()
+    (Path(root.path) / ".virt/kept").symlink_to("/tmp")
+    with pytest.raises(ApplyError):
+        keep(root, "d.com")
+    assert root.has("d.com")
 
 
 @pytest.mark.parametrize("name", ["absent.com", "../root", ".virt", "", "etc/passwd"])

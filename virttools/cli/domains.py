@@ -134,6 +134,10 @@ def remove(
     ctx: typer.Context,
     domains: Annotated[list[str], typer.Argument(metavar="DOMAIN...", help="What to remove.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Do not delete the tree: move it to .virt/kept in the root."),
+    ] = False,
 ) -> None:
     """Remove domains; refuses while something is mounted below or runs inside."""
     from virttools.domains import remove as removing
@@ -141,12 +145,17 @@ def remove(
     output: Output = ctx.obj
     wanted = list(dict.fromkeys(names.domain(text) for text in domains))
     inspect.require(output.settings.root, wanted, "remove")
+    root = output.settings.root
     if not yes:
+        goes = f"All mail, homes and data of it below {root} go."
         confirm(
             f"remove {', '.join(wanted)}",
-            f"All mail, homes and data of it below {output.settings.root} go.",
+            "It is served no more; its mail, homes and data are kept." if keep else goes,
         )
     output.tell_namespace()
-    removing.remove(output.settings.root, wanted)
+    kept = removing.remove(root, wanted, keep=keep)
     lines = [] if output.quiet else [f"removed {name}" for name in wanted]
-    output.result("remove", {"removed": wanted}, lines)
+    if keep and not output.quiet:
+        pairs = zip(wanted, kept, strict=True)
+        lines = [f"removed {name}; its tree is {place} now" for name, place in pairs]
+    output.result("remove", {"removed": wanted, "kept": list(kept)}, lines)

@@ -52,7 +52,7 @@ def replaced(machine: Machine, tree: Tree) -> Iterator[Fault]:
             yield Fault(
                 f"{entry.path} is a {found.type} now, and was made as a folder",
                 "somebody inside put it there: what is written to the folder goes elsewhere. Look what"
-                " it is, and save the domain's data first",
+                " it is; the domain's data is kept, see `remove` in virt(1)",
                 mending.again(machine.virt, tree.domain, tree.layers),
             )
 
@@ -236,7 +236,7 @@ def libraries(machine: Machine, tree: Tree) -> Iterator[Fault]:
         yield Fault(
             f"{len(tree.old)} libraries are not the host's of today: {', '.join(told[:3])}{more}",
             "the host was updated since the domain was made; what was mended there is not mended here."
-            " Until there is an update, the domain must be made anew: save its data first",
+            " Until there is an update, the domain must be made anew; its data is kept, see `remove` in virt(1)",
             mending.again(machine.virt, tree.domain, tree.layers),
         )
 

@@ -38,9 +38,12 @@ def line(number: int, script: str, file: str) -> str:
 def again(
     virt: str, domain: str, layers: Sequence[Layer], more: str = "", *, uid_base: str = ""
 ) -> str:
-    """Remove a domain, which asks, and make it as it was made, or with another `uid_base`. more: further options."""
+    """Set a domain's tree aside, which asks, and make it as it was made, or with another `uid_base`.
+
+    more: further options.
+    """
     options = _options(domain, layers, uid_base)
-    return f"{virt} remove {domain} && {virt} create {domain}{options}{more}"
+    return f"{virt} remove --keep {domain} && {virt} create {domain}{options}{more}"
 
 
 def _own_file(layers: Sequence[Layer]) -> str | None:

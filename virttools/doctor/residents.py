@@ -87,7 +87,7 @@ def shared_ids(machine: Machine, residents: Sequence[Resident]) -> Iterator[Faul
         yield Fault(
             f"{name} has the uid {uid}, which is {theirs} of {other}{more}",
             "to the kernel they are one: quotas, limits and, outside a container, signals and"
-            f" /proc go by uid. A range of its own needs a new {one.domain}: save its data first",
+            f" /proc go by uid. A range of its own needs a new {one.domain}; its data is kept, see `remove` in virt(1)",
             mending.again(machine.virt, one.domain, one.layers, uid_base="auto"),
             one.domain,
         )
@@ -100,6 +100,6 @@ def host_ids(machine: Machine, tree: Tree) -> Iterator[Fault]:
         yield Fault(
             said,
             "who may use these ids outside, or in a user namespace, is the domain's users to the"
-            f" kernel. A range of its own needs a new {tree.domain}: save its data first",
+            f" kernel. A range of its own needs a new {tree.domain}; its data is kept, see `remove` in virt(1)",
             mending.again(machine.virt, tree.domain, tree.layers, uid_base="auto"),
         )

@@ -8,8 +8,8 @@ from virttools.tree import remove as trees
 from virttools.tree.root import open_root
 
 
-def remove(root_path: str, names: Sequence[str]) -> None:
-    """Remove each domain whole; all names are checked before the first goes.
+def remove(root_path: str, names: Sequence[str], *, keep: bool = False) -> tuple[str, ...]:
+    """Remove each domain whole; all names are checked before the first goes. keep: where the trees lie then.
 
     Raises UnknownDomain, and Busy where something is mounted below or runs inside.
     """
@@ -17,9 +17,14 @@ def remove(root_path: str, names: Sequence[str]) -> None:
         for name in names:
             root.require(name, "remove")
         userns.require()
+        kept = []
         for name in names:
             with root.lock(name):
-                trees.remove(root, name)
+                if keep:
+                    kept.append(trees.keep(root, name))
+                else:
+                    trees.remove(root, name)
                 sockets.forget(root, name)
                 belonging.forget(name)
                 history.forget(root.path, name)
+    return tuple(kept)
