@@ -32,7 +32,7 @@ MODULES = {
         devlog.freshness devlog.limits devlog.lines devlog.messages devlog.places
         doctor.checks doctor.contents doctor.facts doctor.finding doctor.ground doctor.logging doctor.mending doctor.residents doctor.roads
         net net.alias net.naming
-        probe probe.accounts probe.crypt probe.outcome
+        probe probe.accounts probe.crypt probe.encryption probe.outcome
         devlog.limits devlog.lines devlog.messages devlog.places
     """,
     "reader": """

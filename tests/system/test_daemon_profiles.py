@@ -259,6 +259,7 @@ def test_each_dovecot_hands_out_its_own_mail(machine: Machine) -> None:
         "imap": "ConnectionRefusedError",
         "wrong": "error_proto",
     }
+    assert tried(machine, "d1.example", "dovecot") == "ok\tlogin by TLS, 1 messages, fetched one"
     for name, base in BASES.items():
         seen = (machine.virt.tree(name) / "var/mail/bob").stat()
         assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o777) == (base + 1234, base + 8, 0o660)
@@ -273,6 +274,12 @@ def mail(machine: Machine, name: str) -> dict[str, object]:
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     return found
+
+
+def tried(machine: Machine, name: str, daemon: str, *words: str, password: str = "") -> str:
+    """What `virt test` tells of a daemon, on a stage of its own while the real one runs."""
+    env = {"VIRT_TEST_PASSWORD": password}
+    return machine.virt("test", name, daemon, *words, env=env).out.split("\t", 2)[-1].rstrip("\n")
 
 
 def greets(machine: Machine, address: str) -> bool:
@@ -310,6 +317,14 @@ def test_samba_keeps_files_passwords_and_sessions_apart(machine: Machine, tmp_pa
     assert (virt.tree(mine) / "home/bob/docs").is_dir()
     refused = smb(machine, theirs, "share", "ls")
     assert "NT_STATUS_LOGON_FAILURE" in refused.stdout + refused.stderr
+    before = os.listdir(virt.tree(mine) / "srv/share")
+    as_bob = ("smbd", "--user", "bob")
+    told = tried(machine, mine, *as_bob, password="secret")
+    assert told == "ok\tlogin, upload to share, removal"
+    told = tried(machine, theirs, *as_bob, password="secret")
+    assert told.startswith("failed\tlogin: ")
+    assert "NT_STATUS_LOGON_FAILURE" in told
+    assert os.listdir(virt.tree(mine) / "srv/share") == before
 
 
 def smb(machine: Machine, name: str, share: str, command: str) -> subprocess.CompletedProcess[str]:

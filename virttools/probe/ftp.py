@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 
+from virttools.probe import encryption
 from virttools.probe.outcome import Call, Refused
 
 _LARGEST = 1 << 20
@@ -56,10 +57,7 @@ class _Client(ftplib.FTP_TLS):
 
 @contextlib.contextmanager
 def _connected(call: Call) -> Iterator[_Client]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # asked is whether it serves, at an address
-    context.verify_mode = ssl.CERT_NONE
-    ftp = _Client(context=context)
+    ftp = _Client(context=encryption.context())
     try:
         with _step("greeting"):
             ftp.connect(call.address, call.port, timeout=call.seconds / 2)
