@@ -443,7 +443,8 @@ class TestNothingHalf:
     def test_what_is_there_and_is_no_image_stays(
         self, virt: Virt, small: str, tmp_path: Path, kind: str
     ) -> None:
-        """A folder with things in it, a link, a fifo: 73, and it is as it was."""
+        """A folder with things in it, a link, a fifo: 73 before anything is built, and it is as it was."""
+        Path(small).write_text('binaries = ["nothing-here"]\n')
         folder = tmp_path / "folder"
         folder.mkdir()
         (folder / "mine").write_text("mine")

@@ -104,6 +104,7 @@ def image(
             hint="virt image domain1.com -o domain1.oci, or virt image -m FILE -o OUT",
         )
     root = output.settings.root
+    images.require_place(wanted)
     output.tell_namespace()
 
     def opened(advance: Advance) -> AbstractContextManager[Source]:

@@ -163,6 +163,18 @@ def bill(source: Source, found: Sequence[Item], epoch: int, *, source_root: str 
     )
 
 
+def require_place(wanted: Wanted) -> None:
+    """Refuse before anything is built what `write` would refuse. Raises DomainExists, UsageError."""
+    out = wanted.out
+    match wanted.format:
+        case Format.OCI if os.path.isdir(out) and os.listdir(out):
+            layout.require(out)
+        case Format.OCI | Format.DIR:
+            output.require_folder(out)
+        case _:
+            output.require_file(out)
+
+
 def write(
     source: Source,
     found: Sequence[Item],

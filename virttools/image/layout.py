@@ -143,14 +143,19 @@ class Layout:
                 os.unlink(digest.removeprefix("sha256:"), dir_fd=self._blobs_fd)
 
 
-@contextmanager
-def existing(path: str) -> Generator[Layout, None, None]:
-    """A layout that is there, locked, for a `with`. Raises DomainExists where it is none, Busy, ApplyError."""
+def require(path: str) -> None:
+    """Raise DomainExists where that folder is no layout."""
     if not reading.is_layout(path):
         raise DomainExists(
             f"cannot write {path}: it is there already, and no OCI image layout",
             hint="name a folder that is not there, or an image layout to add to",
         )
+
+
+@contextmanager
+def existing(path: str) -> Generator[Layout, None, None]:
+    """A layout that is there, locked, for a `with`. Raises DomainExists where it is none, Busy, ApplyError."""
+    require(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

@@ -25,13 +25,11 @@ def file(path: str) -> Generator[IO[bytes], None, None]:
     "-": standard output, unless that is a terminal. Raises DomainExists where something else is
     there, UsageError, ApplyError.
     """
+    require_file(path)
     if path == STDOUT:
-        if sys.stdout.isatty():
-            raise UsageError("cannot write an image to a terminal", hint="name a file: -o FILE")
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    _refuse_other(path)
     folder_fd, name = _parent(path)
     beside = _beside(folder_fd, name)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -56,11 +54,7 @@ def folder(path: str) -> Generator[int, None, None]:
 
     Raises DomainExists where anything but an empty folder is there, ApplyError.
     """
-    if os.path.lexists(path) and not _is_empty_folder(path):
-        raise DomainExists(
-            f"cannot write {path}: it is there already",
-            hint="an image as a folder is written where nothing is; move it away",
-        )
+    require_folder(path)
     parent_fd, name = _parent(path)
     beside = _beside(parent_fd, name)
     try:
@@ -103,7 +97,12 @@ def digest(path: str) -> str | None:
         return None
 
 
-def _refuse_other(path: str) -> None:
+def require_file(path: str) -> None:
+    """Raise what `file` would raise of what is there now."""
+    if path == STDOUT:
+        if sys.stdout.isatty():
+            raise UsageError("cannot write an image to a terminal", hint="name a file: -o FILE")
+        return
     try:
         found = os.lstat(path)
     except OSError:
@@ -112,6 +111,15 @@ def _refuse_other(path: str) -> None:
         raise DomainExists(
             f"cannot write {path}: it is there already, and no regular file",
             hint="name another file, or move it away",
+        )
+
+
+def require_folder(path: str) -> None:
+    """Raise what `folder` would raise of what is there now."""
+    if os.path.lexists(path) and not _is_empty_folder(path):
+        raise DomainExists(
+            f"cannot write {path}: it is there already",
+            hint="an image as a folder is written where nothing is; move it away",
         )
 
 
