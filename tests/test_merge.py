@@ -164,6 +164,20 @@ def test_two_layers_cannot_give_one_number_to_two_names() -> None:
     ]
 
 
+def test_a_daemon_cannot_have_the_port_of_another_or_of_a_service() -> None:
+    """Of tcp: what listens later would find it taken."""
+    daemon = '[[daemons]]\nname = "{0}"\nprogram = "/a"\nports = [{1}]\n'
+    assert faults(
+        'services = [{ name = "pop", port = 110, program = "/a" }]\n' + daemon.format("one", 25),
+        daemon.format("two", "110, 25"),
+    ) == [
+        '2.toml:1: "two" has the port 110/tcp, which "pop" has (1.toml:1), allowed: once',
+        '2.toml:1: "two" has the port 25/tcp, which "one" has (1.toml:2), allowed: once',
+    ]
+    udp = 'services = [{ name = "dns", port = 53, protocol = "udp", program = "/a" }]\n'
+    assert merged(udp + daemon.format("named", 53)).daemons[0].ports == (53,)
+
+
 def test_one_port_may_serve_two_protocols() -> None:
     """DNS answers on 53/tcp and 53/udp."""
     service = '{{ name = "{0}", port = 53, protocol = "{0}", program = "/a" }}'

@@ -56,6 +56,7 @@ def conflicts(whole: ParsedLayer) -> tuple[Problem, ...]:
     services: list[Service] = [item.value for item in whole.items("services")]
     daemons: list[Daemon] = [item.value for item in whole.items("daemons")]
     ports = [(_port(it), it.name, it.origin) for it in services]
+    ports += [(f"{port}/tcp", it.name, it.origin) for it in daemons for port in it.ports]
     found = [
         *_unknown_groups(users, groups),
         *_unknown_members(users, groups),
