@@ -65,14 +65,32 @@ class Preview:
     refused: tuple[Finding, ...]
 
 
+class _Drawing:
+    """Blueprints of manifests that one survey serves. Drawn when a domain's turn comes, by its worker."""
+
+    def __init__(self, facts: Facts, first: Manifest) -> None:
+        self._facts = facts
+        self._last = (first, prepare(first, facts))
+        self.count = len(self._last[1].common)
+
+    def of(self, manifest: Manifest) -> Blueprint:
+        if self._last[0] != manifest:
+            self._last = (manifest, prepare(manifest, self._facts))
+        return self._last[1]
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
+    """manifest: without addresses."""
+
     wish: Wish
-    blueprint: Blueprint
+    manifest: Manifest
+    drawing: _Drawing
     said: str | None = None
 
     def plan(self, log: str | None) -> Plan:
-        plan = self.blueprint.plan(self.wish.domain, self.wish.addresses, log=log)
+        blueprint = self.drawing.of(self.manifest)
+        plan = blueprint.plan(self.wish.domain, self.wish.addresses, log=log)
         return replace(plan, warnings=(*plan.warnings, self.said)) if self.said else plan
 
 
@@ -148,17 +166,14 @@ def _jobs(wishes: Sequence[Wish], options: Options, shared: Mapping[str, str]) -
 
     shared: what is to be said of a domain's ids.
     """
-    surveyed: dict[Manifest, Facts] = {}
-    drawn: dict[Manifest, Blueprint] = {}
+    drawings: dict[Manifest, _Drawing] = {}
     jobs = []
     for wish in wishes:
         manifest = _without(wish.loaded.manifest, "addresses")
-        if manifest not in drawn:
-            common = _without(manifest, "uid_base")
-            if common not in surveyed:
-                surveyed[common] = _survey(common, options)
-            drawn[manifest] = prepare(manifest, surveyed[common])
-        jobs.append(_Job(wish, drawn[manifest], shared.get(wish.domain)))
+        common = _without(manifest, "uid_base")
+        if common not in drawings:
+            drawings[common] = _Drawing(_survey(common, options), manifest)
+        jobs.append(_Job(wish, manifest, drawings[common], shared.get(wish.domain)))
     return jobs
 
 
@@ -181,7 +196,7 @@ def _create_all(
     root: Root, jobs: Sequence[_Job], around: Neighbours, advance: Advance
 ) -> tuple[Created, ...]:
     """The first batch here, which fills the store; the rest in one process for each core."""
-    total = sum(len(job.blueprint.common) for job in jobs)
+    total = sum(job.drawing.count for job in jobs)
     cores = len(os.sched_getaffinity(0))
     if len(jobs) < 2 * cores:
         return _create_batch(root, jobs, around, lambda more: advance(more, total))
