@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virttools.domains.ids import _Choice
+from virttools.errors import HostLacks
 from virttools.host import idranges
 from virttools.host.sysroot import Sysroot
 from virttools.tree import ranges
@@ -51,6 +53,34 @@ def test_ranges_picked_one_after_the_other_have_no_id_in_common(
         == len(set().union(*(range(one.start, one.stop, 4096) for one in found))) * 4096
     )
     assert max(one.stop for one in found) <= 1 << 31
+
+
+@given(
+    st.lists(st.integers(1, 8), max_size=6),
+    st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 8)),
+    st.frozensets(st.integers(1, 8)),
+)
+def test_who_is_made_again_gets_the_same_and_others_get_it_last(
+    held: list[int], remembered: dict[str, int], busy: frozenset[int]
+) -> None:
+    """Of eight ranges; busy: those that another process has taken. Nobody is refused while one is left."""
+    choice = _Choice(
+        [ranges.of(number * SPAN) for number in held],
+        {name: number * SPAN for name, number in remembered.items()},
+        [range(SPAN, 9 * SPAN)],
+        lambda ids: ids.start // SPAN not in busy,
+    )
+    free = set(range(1, 9)) - set(held) - busy
+    for name in "abcdef":
+        if not free:
+            with pytest.raises(HostLacks, match=f"cannot choose ids for {name}: "):
+                choice.base(name)
+            continue
+        fresh = free - set(remembered.values())
+        own = remembered.get(name)
+        expected = own if own in free else min(fresh or free)
+        assert choice.base(name) == expected * SPAN
+        free.discard(expected)
 
 
 @given(st.lists(_several, min_size=1, max_size=3), st.integers(0, _SPANS * SPAN))

@@ -129,7 +129,10 @@ class _Choice:
     @staticmethod
     def _refusal(domain: str) -> HostLacks:
         if os.geteuid() == 0:
-            hint = f"/etc/subuid and /etc/subgid may keep more for `{idranges.RESERVED}`"
+            hint = (
+                f"entries of `{idranges.RESERVED}` in /etc/subuid and /etc/subgid may leave more of them,"
+                " or those who run this container"
+            )
         else:
             hint = "ask root for more of them in /etc/subuid and /etc/subgid"
         return HostLacks(

@@ -23,29 +23,33 @@ _FLOCK = "hhqqi"
 
 
 class Holding:
-    """The ids that this process holds, until the end of a `with`."""
+    """The ids that this process, and what it forks, holds until the end of a `with`."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "_locks_fd")
 
     def __init__(self, root: Root) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(_LOCK, flags, 0o600, dir_fd=root.locks_fd)
+        self._locks_fd = root.locks_fd
+        self._fd = -1
 
     def __enter__(self) -> "Holding":  # noqa: PYI034  as the root does
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
 
     def take(self, ids: range) -> bool:
-        """Whether no other process holds one of them; then they are ours."""
+        """Whether no other process holds one of them; then they are ours. Raises ApplyError."""
         wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, ids.start, len(ids), 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
+            if self._fd < 0:
+                self._fd = os.open(_LOCK, flags, 0o600, dir_fd=self._locks_fd)
             fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, wanted)
         except OSError as error:
             if error.errno in (EACCES, EAGAIN):
                 return False
-            raise
+            raise ApplyError(f"cannot lock .virt/locks/{_LOCK}: {error.strerror}") from error
         return True
 
 
