@@ -221,6 +221,11 @@ def test_an_ordinary_user_has_a_doctor_too() -> None:
         (someone.data / "domain1.com/usr").chmod(0o777)
         after = someone("doctor", "domain1.com")
         assert after.out.split("\t")[:3] == ["error", "domain1.com", "world-writable"], after.err
+        told = someone.good("remove", "--yes", "--keep", "domain1.com")
+        kept = someone.data / ".virt/kept/domain1.com"
+        assert told == f"removed domain1.com; its tree is {kept} now\n"
+        assert (kept / "usr").is_dir()
+        someone.good("create", "domain1.com", "-m", str(manifest))
         someone.good("remove", "--yes", "domain1.com")
 
 
