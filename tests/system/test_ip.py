@@ -76,9 +76,8 @@ def net(tmp_path: Path) -> Iterator[Net]:
     manifest = tmp_path / "small.toml"
     manifest.write_text("binaries = []\n")
     for n in "12":
-        virt.good(
-            "create", "-m", str(manifest), f"d{n}.com", "--ip", f"192.0.2.{n}", "--ip", f"fd00::{n}"
-        )
+        addresses = ("--ip", f"192.0.2.{n}", "--ip", f"fd00::{n}")
+        virt.create("-m", str(manifest), f"d{n}.com", *addresses)
     with namespace() as pid:
         yield Net(pid, virt)
 
