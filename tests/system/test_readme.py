@@ -32,8 +32,11 @@ FREE = {"manifest", "schema", "files", "missing"}
 """What is below these keys has names of its own: those of manifests, of JSON Schema, of files."""
 
 
-def test_the_commands_of_the_readme_work_in_their_order(virt: Virt, tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_work_in_their_order(
+    virt: Virt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who types what the README shows, on a machine without domains, meets no error."""
+    monkeypatch.chdir(tmp_path)  # it writes an image there
     blocks = documents.fenced(documents.text("README.md"), "console")
     lines = [line for block in blocks for line in documents.commands(block)]
     ours = [line for line in lines if line.startswith("virt ")]
