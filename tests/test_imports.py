@@ -45,7 +45,7 @@ VIRTUALD = (
         "virttools.serve.routes",
         "virttools.serve.ucspi",
     }
-    | {"virttools.serve.wrapper"}
+    | {"virttools.serve.conffile", "virttools.serve.wrapper"}
 )
 
 

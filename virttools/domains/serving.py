@@ -13,7 +13,7 @@ from virttools.errors import ConfigError, VirtError
 from virttools.manifest import model
 from virttools.manifest.load import reload
 from virttools.manifest.model import Layer, Manifest, ResourceLimit, Service
-from virttools.serve import admission, inetdconf, internal, routes
+from virttools.serve import admission, conffile, inetdconf, internal, routes
 from virttools.serve.board import Board, Daemon, Endpoint, Ids, Place, Target
 from virttools.serve.routes import Routes
 from virttools.tree.root import open_root, record_file
@@ -351,12 +351,7 @@ def _draw_routed(
 
 
 def _routes(conf: str) -> Routes:
-    try:
-        with open(conf, "rb") as file:
-            seen = os.fstat(file.fileno())
-            text = file.read()
-    except OSError as error:
-        raise ConfigError(f"cannot read {conf}: {error.strerror}") from error
+    text, seen = conffile.read(conf)
     if seen.st_uid != 0 or seen.st_mode & 0o022:
         raise ConfigError(f"cannot trust {conf}: others may change it")
     return routes.parse(os.fsdecode(text), conf)

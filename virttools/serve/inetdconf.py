@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from virttools.errors import ConfigError, Problem
+from virttools.serve import conffile
 from virttools.serve.routes import pack
 
 SERVICES = "/etc/services"
@@ -99,7 +100,8 @@ Ports = dict[tuple[str, str], int]
 
 def load(path: str, *, services: str = SERVICES) -> tuple[Entry, ...]:
     """The services of an inetd.conf. Raises ConfigError, with every wrong line."""
-    entries, problems = parse(_read(path), path, read_services(_read(services)))
+    text, numbers = (_decode(conffile.read(name)[0]) for name in (path, services))
+    entries, problems = parse(text, path, read_services(numbers))
     if problems:
         raise ConfigError(
             f"cannot use {path} as it is",
@@ -109,12 +111,8 @@ def load(path: str, *, services: str = SERVICES) -> tuple[Entry, ...]:
     return entries
 
 
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+def _decode(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_services(text: str) -> Ports:
@@ -369,7 +367,7 @@ def has_host_rules(files: tuple[str, ...] = HOST_RULES) -> bool:
     """Whether tcpd would ask anything: a file of hosts_access(5) has a line, or cannot be read."""
     for file in files:
         try:
-            text = _read(file)
+            text = _decode(conffile.read(file, patience=0)[0])
         except ConfigError:
             if os.path.lexists(file):
                 return True

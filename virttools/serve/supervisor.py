@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from virttools.serve.board import Board
 
 _READY_SECONDS = 30.0
+_STOPPED_SECONDS = 6.0
 _RESTART_SECONDS = 1.0
 
 
@@ -171,7 +172,10 @@ class Supervisor:
         self._fleet.want(loaded.board.daemons)
 
     def _renew(self) -> None:
-        """Start spawners for the board, and only when they accept have the old ones drain."""
+        """Start spawners for the board, and only when they accept have the old ones drain.
+
+        Until those accept no more, one may still take a connection to a domain that it does not know.
+        """
         children = self._children
         old = children.serving()
         started = children.start_all(self._settings.cores)
@@ -184,6 +188,11 @@ class Supervisor:
             self._wait(0.1)
         for child in old:
             children.drain(child)
+        deadline = time.monotonic() + _STOPPED_SECONDS
+        while any(one.pid in children.all and not one.is_stopped for one in old):
+            if time.monotonic() > deadline:
+                return  # a proxy is slow to send its header
+            self._wait(0.1)
 
     def _replace(self) -> None:
         """A spawner died, and its pid namespace with it: what it counted as live is no more."""

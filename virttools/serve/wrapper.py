@@ -14,7 +14,7 @@ from virttools.errors import (
     UsageError,
     VirtError,
 )
-from virttools.serve import become, connection, jail, routes, ucspi
+from virttools.serve import become, conffile, connection, jail, routes, ucspi
 from virttools.serve.become import Start
 from virttools.serve.connection import Connection
 from virttools.serve.routes import Routes
@@ -215,19 +215,13 @@ def _hostname(tree_fd: int, folder: str) -> bytes:
 
 
 def _read(conf: str) -> Routes:
-    try:
-        fd = os.open(conf, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb", buffering=0) as file:
-            found = os.fstat(fd)
-            text = file.read()
-    except OSError as error:
-        raise ConfigError(f"cannot read {conf}: {error.strerror}") from error
+    text, found = conffile.read(conf)
     if found.st_uid != 0 or found.st_mode & 0o022:
         raise NeedsPrivilege(
             f"cannot trust {conf}: others may change it",
             hint=f"`chown root {conf}` and `chmod go-w {conf}`",
         )
-    return routes.parse(os.fsdecode(text or b""), conf)
+    return routes.parse(os.fsdecode(text), conf)
 
 
 def _open_folder(folder: str) -> tuple[int, bool]:

@@ -1,0 +1,42 @@
+"""Reads a file of settings that someone may be writing at this moment: never half of it."""
+
+import os
+import time
+
+from virttools.errors import ConfigError
+
+_QUIET = 0.1
+"""Seconds without a change after which a writer is taken to be done; one that truncates first writes at once."""
+
+_PATIENCE = 1.0
+
+
+def read(path: str, patience: float = _PATIENCE) -> tuple[bytes, os.stat_result]:
+    """The whole of a file, once nobody changes it, or as it is after `patience` seconds. Raises ConfigError.
+
+    An empty one is waited for too: it may just have been truncated.
+    """
+    deadline = time.monotonic() + patience
+    try:
+        while True:
+            text, seen, is_quiet = _look(path)
+            if is_quiet or time.monotonic() > deadline:
+                return text, seen
+            time.sleep(_QUIET / 5)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _look(path: str) -> tuple[bytes, os.stat_result, bool]:
+    """What is in it, what it is, and whether it was left alone for a while."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb", buffering=0) as file:
+        before = os.fstat(fd)
+        text = file.read() or b""
+        after = os.fstat(fd)
+    age = time.time() - after.st_mtime
+    is_whole = bool(text) and (before.st_mtime_ns, before.st_size) == (
+        after.st_mtime_ns,
+        after.st_size,
+    )
+    return text, after, is_whole and not 0 <= age < _QUIET
