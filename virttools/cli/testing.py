@@ -95,6 +95,8 @@ def _show(output: Output, domain: str, report: Report) -> None:
     for one in report.outcomes:
         for line in one.evidence:
             output.note(f"{one.service}: {line}")
+    if any(one.is_live and not one.is_ok for one in report.outcomes):
+        output.note(f"`virt log tail --domain {domain}` tells what its programs said")
     idle = [one.service for one in report.outcomes if one.is_ok and not one.is_live]
     if idle:
         output.note(f"nobody answers for the domain now: {', '.join(idle)}; `virt serve` does")

@@ -91,23 +91,36 @@ def _tried(root_path: str, domain: str, manifest: Manifest, probe: Probe, way: W
     except VirtError as error:
         return Outcome(probe.service, _port(one), False, error.message)
     bound = one.bind if isinstance(one, Service) else ()
-    return trial.run(
-        Trial(
-            root_path,
-            domain,
-            manifest.shift,
-            addresses=tuple(dict.fromkeys((*manifest.addresses, *bound))),
-            address=next(iter((*bound, *manifest.addresses)), LOOPBACK),
-            port=_port(one),
-            target=target,
-            probe=probe,
-            login=way.login,
-            seconds=SECONDS,
-            listens=isinstance(one, Service) and not one.is_waiting,
-            waits=isinstance(one, Service) and one.is_waiting,
-            wants_live=way.is_live,
-        )
+    addresses = bound or manifest.addresses or (LOOPBACK,)
+    first = Trial(
+        root_path,
+        domain,
+        manifest.shift,
+        addresses=tuple(dict.fromkeys((*manifest.addresses, *bound))),
+        address=addresses[0],
+        port=_port(one),
+        target=target,
+        probe=probe,
+        login=way.login,
+        seconds=SECONDS,
+        listens=isinstance(one, Service) and not one.is_waiting,
+        waits=isinstance(one, Service) and one.is_waiting,
+        wants_live=way.is_live,
     )
+    return _at_each(first, addresses) if way.is_live else trial.run(first)
+
+
+def _at_each(first: Trial, addresses: Sequence[str]) -> Outcome:
+    """What comes of a trial at all addresses: the first that fails, or that all is well."""
+    found = trial.run(first)
+    for address in addresses[1:]:
+        if not found.is_ok:
+            break
+        found = trial.run(replace(first, address=address))
+    if len(addresses) == 1 or not (found.is_ok or found.is_live):
+        return found
+    where = f", at each of {len(addresses)} addresses" if found.is_ok else f" (at {found.address})"
+    return replace(found, told=found.told + where)
 
 
 def _target(root_path: str, domain: str, manifest: Manifest, one: Service | Daemon) -> Target:

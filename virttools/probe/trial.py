@@ -77,7 +77,7 @@ def run(trial: Trial) -> Outcome:
         os.close(read_fd)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    return replace(_understood(trial, said), is_live=is_live)
+    return replace(_understood(trial, said), is_live=is_live, address=trial.address)
 
 
 def _hear(fd: int, deadline: float) -> bytes:
