@@ -1,7 +1,8 @@
 """A flood on one domain: what the 99th percentile of another's connections is then, over its quiet one.
 
-The flooded domain has a limit of its own, as a host would give it (cps). Rounds are interleaved; all
-share the cores with the clients. inetd with the C wrapper knows no limit of a domain. Needs root and openbsd-inetd.
+The flooded domain has a limit of its own, as a host would give it (cps). Rounds are interleaved. Those who
+flood have machines of their own in life: here they run when nobody else wants to (SCHED_IDLE). inetd with
+the C wrapper knows no limit of a domain. Needs root and openbsd-inetd.
 """
 
 import os
@@ -31,7 +32,16 @@ def servers(folder: Path) -> dict[str, tuple[int, list[str]]]:
 
 
 def client(folder: Path, port: int, clients: int, first: int) -> subprocess.Popen[str]:
-    words = [str(folder / "client"), str(port), "1", str(clients), str(MILLISECONDS), str(first)]
+    own = ["chrt", "--idle", "0"] if not first else []
+    words = [
+        *own,
+        str(folder / "client"),
+        str(port),
+        "1",
+        str(clients),
+        str(MILLISECONDS),
+        str(first),
+    ]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
 
