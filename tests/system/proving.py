@@ -1,6 +1,7 @@
 """A program that proves one profile: alone in a domain, so that what it lacks no other supplies; JSON of it all."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ def unnamed(tree: Path, tree_fd: int, record: Record) -> list[str]:
     """Whatever can be taken out of the tree by itself and is then not said to be missing."""
     found = []
     for entry in record.entries:
-        if entry.type == "directory" and any((tree / entry.path.lstrip("/")).iterdir()):
+        if entry.type == "directory" and os.listdir(f"{tree}{entry.path}"):
             continue
         with taken(tree, entry.path):
             gone = missing.found(tree_fd, replace(record, entries=(entry,)))
@@ -77,13 +78,12 @@ def unnamed(tree: Path, tree_fd: int, record: Record) -> list[str]:
 @contextmanager
 def taken(tree: Path, path: str) -> Iterator[None]:
     """Without that file, for a while."""
-    place = tree / path.lstrip("/")
-    aside = place.with_name(f"{place.name}.aside")
-    place.rename(aside)
+    place = f"{tree}{path}"
+    os.rename(place, f"{place}.aside")
     try:
         yield
     finally:
-        aside.rename(place)
+        os.rename(f"{place}.aside", place)
 
 
 def victim(tree_fd: int, record: Record, manifest: Manifest) -> Entry:
