@@ -142,7 +142,7 @@ class Children:
             sockets,
             rows=rows,
             namespaces=[
-                _numbers(self._held.namespaces.get(target.place.key()))
+                self._held.namespaces.get(target.place.key(), ())
                 for target in self._held.board.targets
             ],
             counts=self._held.ledger,
@@ -224,10 +224,6 @@ class Children:
         if not child.is_silent:
             self._poll.unregister(child.control.fileno())
         child.control.close()
-
-
-def _numbers(fds: tuple[int, ...] | None) -> tuple[str, ...]:
-    return () if fds is None else tuple(map(str, fds))
 
 
 def _tell(child: Child, word: bytes) -> None:

@@ -68,9 +68,9 @@ class Way:
         self._named: Place | None = None
         self._is_named = False
         self._place: Place | None = None
-        self._kept: dict[str, int] = {}
+        self._kept: dict[int, int] = {}
 
-    def enter(self, place: Place, numbers: tuple[str, ...]) -> None:
+    def enter(self, place: Place, numbers: tuple[int, ...]) -> None:
         """Enter; numbers: the supervisor's descriptors of the namespaces, in /proc/SUPERVISOR/fd."""
         if place.isolation != "namespace":
             self._unname()
@@ -94,16 +94,16 @@ class Way:
             self._home.unname()
             self._named, self._is_named = None, False
 
-    def _join(self, number: str, kind: int) -> None:
+    def _join(self, number: int, kind: int) -> None:
         fd = self._kept.get(number)
         if fd is None:
             fd = self._keep(number)
         linux.setns(fd, kind)
 
-    def _keep(self, number: str) -> int:
+    def _keep(self, number: int) -> int:
         if len(self._kept) >= _MOST_KEPT:
             os.close(self._kept.pop(next(iter(self._kept))))
-        fd = os.open(number, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptors)
+        fd = os.open(str(number), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptors)
         self._kept[number] = fd
         return fd
 

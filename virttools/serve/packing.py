@@ -52,12 +52,21 @@ def _flatten_anew(value: object, known: dict[int, object]) -> object:
 
 
 def _revive(flat: object, known: dict[int, object]) -> object:
-    if type(flat) in _PLAIN:
+    """What has no object of ours in it stays as it is: there are thousands, and they need not be copied."""
+    if type(flat) in _PLAIN or not _has_ours(flat):
         return flat
     found = known.get(id(flat))
     if found is None:
         found = known[id(flat)] = _revive_anew(flat, known)
     return found
+
+
+def _has_ours(flat: object) -> bool:
+    if isinstance(flat, dict):
+        return any(_has_ours(one) for pair in flat.items() for one in pair)
+    if not isinstance(flat, (tuple, list, frozenset)):
+        return False
+    return any(one is ... or _has_ours(one) for one in flat)
 
 
 def _revive_anew(flat: object, known: dict[int, object]) -> object:

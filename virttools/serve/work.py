@@ -25,7 +25,7 @@ class Work:
         sockets: list[tuple[Endpoint, _socket.socket]],
         *,
         rows: list[int],
-        namespaces: list[tuple[str, ...]],
+        namespaces: list[tuple[int, ...]],
         counts: Ledger,
         journal: Journal,
         home: Home,
