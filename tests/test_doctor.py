@@ -1,5 +1,7 @@
 """The checks of `virt doctor`: each says one thing of facts that are wrong, and nothing of good ones."""
 
+import os
+import subprocess
 from typing import Any
 
 import pytest
@@ -436,3 +438,12 @@ def test_every_check_is_tried_and_described() -> None:
     terms = documents.section("virt.1", "doctor").terms()
     described = [one.heading for one in terms if not one.heading.startswith("-")]
     assert described == [f"{check.id} ({check.severity})" for check in CHECKS]
+
+
+def test_a_word_that_a_tenant_has_chosen_stays_one_word() -> None:
+    """A shell reads it as it was, and runs nothing of it."""
+    words = ["a b", "it's", "/x\x1b\"'; echo ran #", "\\'\x01", "\u00e9\x07", "\udcff\x1b"]
+    line = f"printf '%s\\0' {' '.join(map(mending.quoted, words))}"
+    assert line.isprintable()
+    done = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
+    assert done.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in words]

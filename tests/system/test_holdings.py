@@ -1,13 +1,16 @@
 """Sockets of the server over reloads: of all addresses, then one for each, and back."""
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from virttools.errors import Busy
-from virttools.serve.board import Board, Endpoint
+from virttools.errors import Busy, ConfigError
+from virttools.serve import loading
+from virttools.serve.board import Board, Endpoint, Place, Target
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import Journal
 from virttools.serve.loading import Loaded
@@ -21,7 +24,7 @@ def held() -> Iterator[Holdings]:
     yield found
     for name in found.home.__slots__:
         os.close(getattr(found.home, name))
-    for listener in found.sockets.values():
+    for listener in (*found.sockets.values(), *found.shut.values()):
         listener.close()
 
 
@@ -73,3 +76,48 @@ def test_where_somebody_else_is_in_the_way_all_stays(held: Holdings, port: int) 
         assert [one.address for one in held.board.endpoints] == [MINE]
         assert answers(held, MINE, port, by=MINE)
         assert old.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+
+def test_spawners_that_serve_on_after_all_listen_as_before(held: Holdings, port: int) -> None:
+    """Those that were to replace them did not start: the sockets that they have are opened again."""
+    listen(held, port, EVERY)
+    before = held.board
+    with spawners(held, EVERY, port) as old:
+        listen(held, port, MINE)
+        held.go_back(before)
+        assert held.board is before
+        assert old.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        assert answers(held, MINE, port, by=EVERY)
+
+
+def housed(folder: Path, count: int) -> Board:
+    """A service in each of so many trees."""
+    targets = []
+    for number in range(count):
+        tree = folder / f"d{number}.test"
+        tree.mkdir()
+        seen = tree.stat()
+        place = Place(tree.name, str(tree), identity=(seen.st_dev, seen.st_ino))
+        targets.append(Target("x", place, path=b"/x", argv=(b"x",), env={}))
+    return Board(tuple(targets))
+
+
+def test_more_domains_than_descriptors_at_first(held: Holdings, tmp_path: Path) -> None:
+    """It is said where there are too few, and nothing stays open; what may be had is taken."""
+    board, before = housed(tmp_path, 12), resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = set(os.listdir("/proc/self/fd"))
+    held.files = (sorted(set(range(999)) - set(map(int, used)))[20], before[1])
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, held.files)
+        with pytest.raises(ConfigError, match="too many open files"):
+            loading.load(lambda: board, held.home, frozenset())
+        assert set(os.listdir("/proc/self/fd")) == used
+        held.make_room()
+        loaded = loading.load(lambda: board, held.home, frozenset())
+        held.give_room_back()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == held.files
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert [len(fds) for fds in loaded.namespaces.values()] == [3] * 12
+    for fd in [fd for fds in loaded.namespaces.values() for fd in fds]:
+        os.close(fd)

@@ -27,6 +27,22 @@ addresses.sync(sys.argv[1], "lo")
 """
 
 
+EARLY = """
+import socket
+from virttools.net import arp
+from virttools.net.alias import Alias
+plain, who = socket.socket, bytes([192, 0, 2, 9])
+class Heard(plain):
+    def bind(self, to):
+        with plain(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as other:
+            other.sendto(arp.question(bytes([2] * 6), who, who), ("w1", 0x0806, 0, 0, bytes([255] * 6)))
+        super().bind(to)
+socket.socket, arp.PROBES = Heard, 1
+print(arp.elsewhere("v0", bytes(6), [Alias("192.0.2.9", 32, "v0")]))
+"""
+"""What is said on another interface just before the socket is bound to its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Net:
     """A network namespace, by a process in it, and a root whose domains have addresses there."""
@@ -201,6 +217,11 @@ def test_an_address_of_another_machine_is_given_back(net: Net) -> None:
         there.run("ip", "address", "add", "192.0.2.1/24", "dev", "v1")
         there.run("ip", "link", "set", "v1", "up")
         net.run("ip", "link", "set", "v0", "up")
+        net.run(
+            "sh", "-ec", "ip link add w0 type veth peer w1; ip link set w0 up; ip link set w1 up"
+        )
+        early = net.run(sys.executable, "-c", EARLY)
+        net.run("ip", "link", "delete", "w0")
         there.run("ip", "neighbour", "add", "192.0.2.2", "lladdr", "02:00:00:00:00:09",
                   "nud", "stale", "dev", "v1")  # fmt: skip
         link = json.loads(there.run("ip", "-json", "link", "show", "v1").out)[0]["address"]
@@ -210,6 +231,7 @@ def test_an_address_of_another_machine_is_given_back(net: Net) -> None:
         here = json.loads(net.run("ip", "-json", "link", "show", "v0").out)[0]["address"]
         taken = net.ip("add", "d1.com", "192.0.2.1", "--interface", "v0", "--no-probe")
         forced = net.held()  # both ends go with the other namespace
+    assert early.out == "{}\n", early.err
     assert done.status == 73
     assert "cannot put fd00::1/128 on v0: another machine of that network has it" in done.err
     assert (

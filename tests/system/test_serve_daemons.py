@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -300,9 +301,12 @@ def test_a_reload_starts_the_new_and_ends_the_gone(
 
 
 def test_an_upgrade_keeps_them_running(virt: Virt, program: Path, tmp_path: Path) -> None:
-    """The successor watches what its predecessor started, and ends it when told to."""
+    """The successor watches what its predecessor started, and ends it when told to.
+
+    What it starts itself has the limit of descriptors that the first one was started with.
+    """
     domain(virt, "one.test", program, daemon("web", "stay"), daemon("bad", "die"))
-    with serving(virt.root, tmp_path) as server:
+    with serving(virt.root, tmp_path, wrapper=["prlimit", "--nofile=200:"]) as server:
         before = running(server, "one.test web")
         server.signal(signal.SIGUSR2)
         server.wait_for("ready: ", 2)
@@ -312,6 +316,9 @@ def test_an_upgrade_keeps_them_running(virt: Virt, program: Path, tmp_path: Path
         server.wait_for("web one.test: was killed by signal 9")
         after = running(server, "one.test web")
         assert after != before
+        limits = resource.prlimit(after["one.test web"], resource.RLIMIT_NOFILE)
+        assert limits[0] == 200 < limits[1]
+        assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0] == limits[1]
     assert not is_there(after["one.test web"])
 
 

@@ -15,7 +15,15 @@ def quoted(text: str) -> str:
     """A word of a command line; what a terminal would obey is written as bash and zsh read it."""
     if text.isprintable():
         return shlex.quote(text)
-    return "$'" + ascii(text)[1:-1].replace("'", "\\'") + "'"
+    # By its bytes, quotes too: what is in a tree may have been named to end the word, and go on.
+    named = text.encode("utf-8", "surrogateescape")
+    return "$'" + "".join(map(_escaped, named)) + "'"
+
+
+def _escaped(byte: int) -> str:
+    letter = chr(byte)
+    is_plain = letter.isascii() and letter.isprintable() and letter not in "\\'"
+    return letter if is_plain else f"\\x{byte:02x}"
 
 
 def inside(virt: str, domain: str, *words: str, writable: bool = False) -> str:

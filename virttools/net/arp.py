@@ -87,7 +87,8 @@ class _Packets:
 @contextmanager
 def _packets(interface: str) -> Iterator[_Packets]:
     try:
-        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ARP)) as opened:
+        # Of no protocol until it is bound: it would hear all other interfaces until then (packet(7)).
+        with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as opened:
             opened.bind((interface, _ARP))
             yield _Packets(interface, opened)
     except OSError as error:

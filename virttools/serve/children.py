@@ -8,7 +8,7 @@ import time
 
 from virttools import linux
 from virttools.serve import spawner
-from virttools.serve.board import Endpoint
+from virttools.serve.board import Board, Endpoint
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import ERROR
 from virttools.serve.work import Work
@@ -24,9 +24,13 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
 class Child:
-    """A spawner: its end of the control socket, and what it has said so far."""
+    """A spawner: its end of the control socket, and what it has said so far.
+
+    board: what it relies on until it has stopped; None: what a predecessor of ours had.
+    """
 
     __slots__ = (
+        "board",
         "control",
         "is_draining",
         "is_ready",
@@ -40,6 +44,7 @@ class Child:
         self.pid = pid
         self.control = control
         self.is_waiting = is_waiting
+        self.board: Board | None = None
         self.is_ready = False
         self.is_silent = False
         self.is_stopped = False
@@ -96,7 +101,9 @@ class Children:
         if pid == 0:
             self._become_spawner(endpoints, rows, theirs, supervisor, is_waiting=is_waiting)
         theirs.close()
-        return self.add(pid, _socket.socket(fileno=ours.detach()), is_waiting=is_waiting)
+        child = self.add(pid, _socket.socket(fileno=ours.detach()), is_waiting=is_waiting)
+        child.board = self._held.board
+        return child
 
     def _become_spawner(
         self,
@@ -123,6 +130,7 @@ class Children:
             kept += [home.mount_fd, home.uts_fd, home.ipc_fd, home.root_fd]
             kept += [socket.fileno() for _, socket in sockets]
             _close_others(kept)
+            self._held.give_room_back()
             work = self._work(sockets, rows, control, folder_fd, runs_jobs=is_waiting)
             spawner.run(work)
         finally:
@@ -168,7 +176,7 @@ class Children:
         elif word == b"ready":
             child.is_ready = True
         elif word == b"stopped":
-            child.is_stopped = True
+            child.is_stopped, child.board = True, None
             self.release()
         elif word == b"free":
             for other in self.all.values():
@@ -195,8 +203,12 @@ class Children:
                     return
 
     def release(self) -> None:
-        """Close what the board needs no more, unless a spawner of the last one still relies on it."""
-        if not any(one.is_draining and not one.is_stopped for one in self.all.values()):
+        """Close what the board needs no more, unless a spawner of another one still relies on it.
+
+        One that serves on because those that are to replace it are not ready is such a one, too.
+        """
+        board = self._held.board
+        if all(one.is_stopped or one.board is board for one in self.all.values()):
             self._held.close_unused()
 
     def reap(self, bury_other: "Callable[[int], object]") -> None:

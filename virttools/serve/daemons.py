@@ -15,7 +15,7 @@ from virttools.serve.restarting import Course
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     Key = tuple[str, str]
@@ -50,11 +50,15 @@ class _Kept:
 
 
 class Fleet:
-    """All daemons, by domain and name. What it needs of the supervisor's loop: poll, reap, tend."""
+    """All daemons, by domain and name. What it needs of the supervisor's loop: poll, reap, tend.
 
-    def __init__(self, poll: select.poll, journal: Journal) -> None:
+    prepare: called in each process that is to be a daemon's.
+    """
+
+    def __init__(self, poll: select.poll, journal: Journal, prepare: "Callable[[], None]") -> None:
         self._poll = poll
         self._journal = journal
+        self._prepare = prepare
         self._pid_fd = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self._all: dict[Key, _Kept] = {}
         self._controls: dict[int, Key] = {}
@@ -139,6 +143,7 @@ class Fleet:
         try:
             pid = os.fork()
             if pid == 0:
+                self._prepare()
                 keeper.become(daemon, theirs)
         finally:
             if os.getpid() == server:

@@ -2,6 +2,7 @@
 
 import _socket
 import os
+import resource
 
 from virttools import linux
 from virttools.errors import Busy, VirtError
@@ -17,9 +18,15 @@ _BACKLOG = 1024
 
 
 class Holdings:
-    """namespaces: descriptors of the mount, uts and ipc namespace of each place that has them."""
+    """namespaces: descriptors of the mount, uts and ipc namespace of each place that has them.
 
-    __slots__ = ("board", "home", "journal", "ledger", "namespaces", "rows", "sockets")
+    files: RLIMIT_NOFILE as it was for us at first, and is for what we start. shut: sockets that the
+    last `take` had in its way; spawners of before have them, too.
+    """
+
+    __slots__ = (
+        "board", "files", "home", "journal", "ledger", "namespaces", "rows", "shut", "sockets",
+    )  # fmt: skip
 
     ledger: Ledger
 
@@ -29,7 +36,18 @@ class Holdings:
         self.board = Board()
         self.rows = Rows()
         self.sockets: dict[listening.Key, _socket.socket] = {}
+        self.shut: dict[listening.Key, _socket.socket] = {}
         self.namespaces: dict[Key, tuple[int, ...]] = {}
+        self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def make_room(self) -> None:
+        """Let this process have all the descriptors it may: each domain needs three, and 1024 are usual."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    def give_room_back(self) -> None:
+        """In a process of ours that starts programs."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.files)
 
     def begin(self) -> None:
         """Start with no counts, and the sockets that a service manager passed."""
@@ -68,22 +86,39 @@ class Holdings:
             raise
         self.namespaces.update(loaded.namespaces)
         self.sockets.update(opened)
-        for key in shut:
-            self.sockets.pop(key).close()
+        self._close_shut()
+        self.shut = {key: self.sockets.pop(key) for key in shut}
         before, self.board = self.board, loaded.board
         return before
 
     def go_back(self, before: Board) -> None:
-        """Keep the board that `take` gave back, if it can be listened for again."""
-        try:
-            self.take(Loaded(before, {}))
-        except VirtError as error:
-            self.journal.write(ERROR, error.message)
+        """Keep the board that `take` gave back: its spawners, which serve on, listen as before."""
+        wanted = {endpoint.key() for endpoint in before.endpoints}
+        for endpoint in before.endpoints:
+            socket = self.shut.pop(endpoint.key(), None)
+            if socket is None:
+                continue
+            for key in [key for key in self.sockets if key not in wanted]:
+                if _is_in_the_way(key, endpoint):
+                    self.sockets[key].shutdown(_socket.SHUT_RD)
+                    self.sockets.pop(key).close()
+            self.sockets[endpoint.key()] = socket
+            try:
+                socket.listen(endpoint.backlog)
+            except OSError as error:
+                self.journal.write(ERROR, f"cannot listen on {endpoint}: {error.strerror}")
+        self.board = before
+
+    def _close_shut(self) -> None:
+        for socket in self.shut.values():
+            socket.close()
+        self.shut.clear()
 
     def close_unused(self) -> None:
         """Close what the board needs no more. Nobody may rely on the one before it:
         the number of a namespace that is closed may become another domain's.
         """
+        self._close_shut()
         wanted = {endpoint.key() for endpoint in self.board.endpoints}
         for key in [key for key in self.sockets if key not in wanted]:
             self.sockets.pop(key).close()

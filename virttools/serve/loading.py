@@ -42,18 +42,23 @@ def load(read: "Callable[[], Board]", home: Home, there: "frozenset[Key]") -> Lo
     if pid == 0:
         _read_and_build(read, home, there, result_fd, theirs)
     theirs.close()
-    found = _receive(ours)
+    found, is_whole = _receive(ours)
     os.waitpid(pid, 0)
     ours.close()
     with open(result_fd, "rb") as file:
         file.seek(0)
         text = file.read()
     outcome = packing.unpack(text) if text else ("it ended without an answer", None, (), 70)
-    if isinstance(outcome, Board):
+    if isinstance(outcome, Board) and is_whole:
         return Loaded(outcome, found)
     for fds in found.values():
         for fd in fds:
             os.close(fd)
+    if not is_whole:
+        raise ConfigError(
+            "cannot keep the namespaces of all domains: too many open files",
+            hint="three are needed for each: LimitNOFILE of systemd, or `ulimit -Hn`, allows more",
+        )
     raise _error(*outcome)
 
 
@@ -69,14 +74,17 @@ def _error(
     return error
 
 
-def _receive(ours: _socket.socket) -> dict[Key, tuple[int, ...]]:
+def _receive(ours: _socket.socket) -> tuple[dict[Key, tuple[int, ...]], bool]:
+    """The descriptors by place, and whether there was room for all of them (unix(7), MSG_CTRUNC)."""
     found: dict[Key, tuple[int, ...]] = {}
+    is_whole = True
     space = _socket.CMSG_SPACE(len(_THREE) * _THREE.itemsize)
     while True:
         message, rights, _, _ = ours.recvmsg(8192, space)
         if not message:
-            return found
-        fds = array("i", rights[0][2])
+            return found, is_whole
+        fds = array("i", rights[0][2] if rights else b"")
+        is_whole = is_whole and len(fds) == len(_THREE)
         for fd in fds:
             os.set_inheritable(fd, False)
         found[packing.unpack(message)] = tuple(fds)

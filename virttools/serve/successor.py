@@ -43,6 +43,7 @@ def leave(
         "daemons": fleet.state(),
         "control": control.fileno(),
         "counts": counts,
+        "files": held.files,
     }
     os.write(state_fd, packing.pack(state))
     for fd in (
@@ -64,6 +65,7 @@ def take(held: Holdings, children: Children, fleet: Fleet) -> tuple[_socket.sock
     with open(int(number), "rb") as file:
         file.seek(0)
         state = _unpack(file.read())
+    held.files = state.get("files", held.files)  # version 0.1.0 had the same for all
     held.ledger = Ledger(state["ledger"])
     held.rows.numbers, held.rows.spare = state["rows"]
     held.sockets = {key: _socket.socket(fileno=fd) for key, fd in state["sockets"].items()}

@@ -9,7 +9,7 @@ import time
 from virttools import linux
 from virttools.errors import VirtError
 from virttools.serve import control, loading, successor
-from virttools.serve.children import REPLACE, SIGNALS, Children
+from virttools.serve.children import REPLACE, SIGNALS, Child, Children
 from virttools.serve.daemons import Fleet
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import ERROR, INFO, NOTICE, WARNING, Journal
@@ -64,7 +64,7 @@ class Supervisor:
         self._poll = select.poll()
         self._asked: list[int] = []
         self._children = Children(self._held, self._poll, self._asked.append)
-        self._fleet = Fleet(self._poll, settings.journal)
+        self._fleet = Fleet(self._poll, settings.journal, self._held.give_room_back)
         self._control: _socket.socket
         self._notifier = Notifier(os.environ)
         self._started = time.monotonic()
@@ -105,6 +105,7 @@ class Supervisor:
             self._control = control.open_at(self._settings.control)
         else:
             self._control, (self._started, self._reloads, self._failed_reloads) = left
+        self._held.make_room()
         self._poll.register(self._wake_fd, select.POLLIN)
         if self._settings.control:
             self._poll.register(self._control.fileno(), select.POLLIN)
@@ -157,7 +158,10 @@ class Supervisor:
 
     def _load(self) -> None:
         there = frozenset(self._held.namespaces)
-        loaded = loading.load(self._settings.read, self._held.home, there)
+        try:
+            loaded = loading.load(self._settings.read, self._held.home, there)
+        except OSError as error:
+            raise VirtError(f"cannot read what is declared: {error.strerror}") from error
         before = self._held.take(loaded)
         for note in loaded.board.notes:
             self._journal.write(WARNING, note)
@@ -178,20 +182,29 @@ class Supervisor:
         """
         children = self._children
         old = children.serving()
-        started = children.start_all(self._settings.cores)
-        deadline = time.monotonic() + _READY_SECONDS
-        while not all(child.is_ready for child in started):
-            if time.monotonic() > deadline or not all(one.pid in children.all for one in started):
-                for child in started:
+        try:
+            self._await_ready(children.start_all(self._settings.cores))
+        except (VirtError, OSError) as error:
+            for child in children.serving():
+                if child not in old:
                     children.drain(child)
-                raise VirtError("cannot start spawners: they end at once, the log says why")
-            self._wait(0.1)
+            cause = error.strerror if isinstance(error, OSError) else error.message
+            raise VirtError(f"cannot start spawners: {cause}") from error
         for child in old:
             children.drain(child)
         deadline = time.monotonic() + _STOPPED_SECONDS
         while any(one.pid in children.all and not one.is_stopped for one in old):
             if time.monotonic() > deadline:
                 return  # a proxy is slow to send its header
+            self._wait(0.1)
+
+    def _await_ready(self, started: list[Child]) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while not all(child.is_ready for child in started):
+            if time.monotonic() > deadline or not all(
+                one.pid in self._children.all for one in started
+            ):
+                raise VirtError("they end at once, the log says why")
             self._wait(0.1)
 
     def _replace(self) -> None:
@@ -231,11 +244,19 @@ class Supervisor:
         self._journal.flush()
         return 0
 
+    def _is_accepted(self) -> bool:
+        """Whether the new program can be started and takes what is declared."""
+        try:
+            pid = os.posix_spawn(self._settings.check[0], self._settings.check, os.environ)
+        except OSError as error:
+            self._journal.write(ERROR, f"cannot run {self._settings.check[0]}: {error.strerror}")
+            return False
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status) in (0, 1)  # 1: some domain is left out, as now
+
     def _hand_over(self) -> None:
         """Become the program as it is installed now: listeners, connections and counts stay."""
-        pid = os.posix_spawn(self._settings.check[0], self._settings.check, os.environ)
-        _, status = os.waitpid(pid, 0)
-        if os.waitstatus_to_exitcode(status) not in (0, 1):  # 1: some domain is left out, as now
+        if not self._is_accepted():
             self._failed_reloads += 1
             self._journal.write(
                 ERROR, "cannot upgrade: the new program does not accept what is declared"

@@ -1,0 +1,99 @@
+"""What the server does about its spawners where something goes wrong between two sets of them."""
+
+import os
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from virttools.errors import VirtError
+from virttools.serve.board import Board
+from virttools.serve.children import Child, Children
+from virttools.serve.holdings import Holdings
+from virttools.serve.journal import Journal
+from virttools.serve.supervisor import Settings, Supervisor
+
+ENDS: list[socket.socket] = []
+
+
+class Closing(Holdings):
+    """Counts how often it is told to close what its board needs no more."""
+
+    times = 0
+
+    def close_unused(self) -> None:
+        self.times += 1
+
+
+class Failing(Children):
+    """Starts one, and then there is no room for another process."""
+
+    def start_all(self, cores: int) -> list[Child]:
+        spawner(self, 2)
+        raise BlockingIOError(11, f"no process is left for {cores}")
+
+
+def spawner(children: Children, pid: int) -> tuple[Child, socket.socket]:
+    """One that serves the present board, and its own end of the control socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = children.add(pid, ours, is_waiting=False)
+    child.board = children._held.board
+    ENDS.extend((ours, theirs))
+    return child, theirs
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    """One that has not begun: no signal is its own."""
+    journal = Journal(to_stderr=True)
+    made = Supervisor.__new__(Supervisor)
+    made._failed_reloads = 0
+    made._journal, made._held, made._poll = journal, Closing(journal), select.poll()
+    made._settings = Settings(
+        Board, control="", cores=2, drain_seconds=1, journal=journal, successor=[], check=["/none"]
+    )
+    asked: list[int] = []
+    made._children = Failing(made._held, made._poll, asked.append)
+    yield made
+    for name in made._held.home.__slots__:
+        os.close(getattr(made._held.home, name))
+    while ENDS:
+        ENDS.pop().close()
+
+
+def test_nothing_is_closed_that_a_spawner_enters_by_its_number(supervisor: Supervisor) -> None:
+    """One that drains has stopped while the next set is only being started: who serves relies on the old board."""
+    held, children = supervisor._held, supervisor._children
+    assert isinstance(held, Closing)
+    draining, its_end = spawner(children, 1)
+    children.drain(draining)
+    held.board = Board()
+    serving, _ = spawner(children, 2)
+    held.board = Board()
+    its_end.send(b"stopped")
+    children.hear(draining)
+    assert (draining.is_stopped, held.times) == (True, 0)
+    serving.is_draining = serving.is_stopped = True
+    children.release()
+    assert held.times == 1
+
+
+def test_a_set_that_cannot_be_started_whole_takes_nothing(supervisor: Supervisor) -> None:
+    """The spawners of before serve on, and what was started of the others is told to end."""
+    old, _ = spawner(supervisor._children, 1)
+    with pytest.raises(VirtError, match="cannot start spawners: no process is left for 2"):
+        supervisor._renew()
+    assert supervisor._children.serving() == [old]
+
+
+def test_a_program_that_is_gone_is_no_successor(
+    supervisor: Supervisor, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The server stays what it is."""
+    supervisor._settings.check = [str(tmp_path / "virt"), "serve", "--check"]
+    supervisor._hand_over()
+    supervisor._journal.flush()
+    assert "cannot run" in capfd.readouterr().err
+    assert supervisor._failed_reloads == 1
