@@ -1,8 +1,11 @@
 """Removing takes a domain and nothing else, and not while anybody uses it."""
 
+import io
 import os
+import re
 import signal
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +70,28 @@ def test_a_tree_that_is_kept_is_no_domain_and_none_is_in_its_way(root: Root) -> 
     ground.create(root, plan("d.com", folder("etc"), text("etc/motd")))
     assert keep(root, "d.com") == f"{kept}.2"
     assert describe(kept) == before
+
+
+def test_what_the_manual_packs_of_a_kept_tree_is_never_the_hosts(root: Root) -> None:
+    """Its owner has put a link to a folder of the host in the place of var."""
+    outside = Path(root.path).parent / "outside"
+    (outside / "mail").mkdir(parents=True)
+    (outside / "mail/root").write_text("of the host")
+    tree = Path(root.path) / "d.com"
+    (tree / "home").mkdir()
+    (tree / "home/letter").write_text("of the domain")
+    (tree / "srv").mkdir()
+    (tree / "var").symlink_to(outside)
+    kept = keep(root, "d.com")
+    manual = (Path(__file__).parents[2] / "docs/virt.1").read_text().replace("\\-", "-")
+    (words,) = re.findall(
+        r"^# (tar -C /virtual/.virt/kept/domain1.com .*) \|$", manual, re.MULTILINE
+    )
+    command = words.replace("/virtual/.virt/kept/domain1.com", kept).split()
+    packed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        found = {one.name: one.issym() for one in archive}
+    assert found == {"home": False, "home/letter": False, "srv": False, "var": True}
 
 
 def describe(tree: Path) -> list[tuple[str, int, int, int]]:

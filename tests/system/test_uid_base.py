@@ -12,6 +12,7 @@ import pytest
 
 from tests.system import people
 from tests.system.calls import VIRT, Virt
+from virttools.tree.root import open_root
 
 FIRST = 1 << 20
 SPAN = 65536
@@ -48,6 +49,14 @@ def test_each_domain_gets_a_range_of_its_own_and_keeps_it(virt: Virt, small: str
     virt.good("remove", "--yes", "domain1.com", "domain2.com")
     virt.create("domain5.com", "domain2.com", "-m", small)
     assert (virt.record("domain2.com"), base(virt, "domain5.com")) == (before, FIRST)
+
+
+def test_a_fifo_in_the_place_of_the_memory_is_not_waited_for(virt: Virt, small: str) -> None:
+    """That would be with the lock of all domains held."""
+    with open_root(str(virt.root), make=True):
+        os.mkfifo(virt.root / ".virt/uids.json")
+    done = virt("create", "domain1.com", "-m", small)
+    assert (done.status, "cannot read .virt/uids.json" in done.err) == (74, True), done.err
 
 
 def test_creates_at_the_same_time_never_get_the_same_ids(virt: Virt, small: str) -> None:

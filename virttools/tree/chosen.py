@@ -57,7 +57,8 @@ def read(root: Root) -> dict[str, int]:
     """Where the range of each domain begins, of gone ones too. Raises ApplyError where that is damaged."""
     folder_fd = open_virt(root)
     try:
-        fd = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a fifo would wait
+        fd = os.open(FILE, flags, dir_fd=folder_fd)
         with open(fd, "rb") as file:
             return {str(name): int(base) for name, base in json.load(file)[_RANGES].items()}
     except OSError as error:
