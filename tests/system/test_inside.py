@@ -345,6 +345,10 @@ def test_a_domain_can_have_a_range_of_ids_of_its_own(virt: Virt, tmp_path: Path)
     assert own.good("id", user="bob") == "uid=201000(bob) gid=201000(bob) groups=201000(bob)\n"
     assert own.good("useradd", "-m", "gina") == ""
     assert own.good("id", "-u", user="gina") == "201003\n"
+    done = own.run("adduser", "--disabled-password", "--gecos", "Hal,,,", "hal")
+    assert (done.status, done.err) == (0, "")
+    assert "groups=201004(hal),200100(users)" in own.good("id", user="hal")
+    assert own.run("deluser", "--remove-home", "hal").status == 0
     _set_password(own, "gina", "s3cret-words")
     with own.on_terminal("su", "gina", "-c", "id -un", user="bob") as terminal:
         terminal.expect("Password: ")
