@@ -47,6 +47,7 @@ TREE = {
     ("kind", "name", "what", "mend"),
     [
         (ProbeKind.POP, "fred", "d1.example has no user fred", "useradd --create-home fred"),
+        (ProbeKind.POP, "\udcff", "d1.example has no user \udcff", r"useradd --create-home $'\xff'"),
         (ProbeKind.POP, "ann", "ann of d1.example has no password, or a locked one", "passwd ann"),
         (ProbeKind.POP, "eve", "eve of d1.example has an empty password", "passwd eve"),
         (ProbeKind.POP, "bob", "the password is not that of bob in d1.example", "passwd bob"),

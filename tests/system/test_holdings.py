@@ -116,6 +116,8 @@ def test_more_domains_than_descriptors_at_first(held: Holdings, tmp_path: Path) 
         loaded = loading.load(lambda: board, held.home, frozenset())
         held.give_room_back()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == held.files
+        held.give_room_back(held.files[0])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 2 * held.files[0]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert [len(fds) for fds in loaded.namespaces.values()] == [3] * 12

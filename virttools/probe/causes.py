@@ -60,7 +60,7 @@ def _lack(found: os.statvfs_result) -> str:
 
 def of_login(place: Place, kind: ProbeKind, name: str, *, is_denied: bool) -> Iterator[Cause]:
     """What keeps a user of the tree out. is_denied: name and password were not taken."""
-    found = accounts.find(_read(place, "/etc/passwd"), b"", name.encode())
+    found = accounts.find(_read(place, "/etc/passwd"), b"", os.fsencode(name))
     if found is None:
         words = ("useradd", "--create-home", name)
         yield Cause(f"{place.domain} has no user {name}", _inside(place, *words))
@@ -85,7 +85,7 @@ def _of_home(place: Place, name: str, account: Account) -> Iterator[Cause]:
 def _of_password(place: Place, kind: ProbeKind, name: str, *, is_wrong: bool) -> Iterator[Cause]:
     """is_wrong: nothing else was seen that explains it."""
     mend = _inside(place, "passwd", name)
-    field = _hashed(_read(place, "/etc/shadow"), name.encode())
+    field = _hashed(_read(place, "/etc/shadow"), os.fsencode(name))
     if kind is ProbeKind.SMB:
         what = f"samba has passwords of its own, and this is none of {name}"
         yield Cause(what, _inside(place, "smbpasswd", "-a", name))

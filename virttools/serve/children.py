@@ -130,7 +130,7 @@ class Children:
             kept += [home.mount_fd, home.uts_fd, home.ipc_fd, home.root_fd]
             kept += [socket.fileno() for _, socket in sockets]
             _close_others(kept)
-            self._held.give_room_back()
+            self._held.give_room_back(len(kept))
             work = self._work(sockets, rows, control, folder_fd, runs_jobs=is_waiting)
             spawner.run(work)
         finally:

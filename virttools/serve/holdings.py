@@ -45,9 +45,10 @@ class Holdings:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
-    def give_room_back(self) -> None:
-        """In a process of ours that starts programs."""
-        resource.setrlimit(resource.RLIMIT_NOFILE, self.files)
+    def give_room_back(self, kept: int = 0) -> None:
+        """In a process of ours that starts programs. kept: descriptors that it holds, and as many may come."""
+        soft, hard = self.files
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * kept)), hard))
 
     def begin(self) -> None:
         """Start with no counts, and the sockets that a service manager passed."""
