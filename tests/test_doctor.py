@@ -40,6 +40,7 @@ OWN = Layer(
     'binaries = ["/bin/sh"]\nusers = [{ name = "bob", uid = 1000 }]\n'
     'services = [{ name = "smtp", port = 25, program = "/usr/sbin/sendmail", args = ["-bs"], user = "bob" }]\n',
 )
+IN_PART = Layer("command line", 'profiles = ["login"]\naddresses = ["192.0.2.1"]\n')
 DAEMON = Layer(OWN.file, 'daemons = [{ name = "www", program = "/usr/sbin/nginx" }]\n')
 TOOLS = tuple(
     Entry(path=f"/usr/bin/{name}", type="file", mode=0o755, uid=0, gid=0, rule="", origin="m:1")
@@ -403,6 +404,11 @@ def test_users_of_two_domains_with_one_number_are_told() -> None:
             "virt create a.com -m /x.toml --uid-base 65536",
         ),
         ([OWN, Layer("chosen by virt create", "uid_base = 65536\n")], "virt create a.com"),
+        (
+            [*load.with_addresses([OWN, IN_PART], ("192.0.2.1", "192.0.2.9"))],  # virt ip add
+            "virt create a.com -p login --ip 192.0.2.1 --ip 192.0.2.9",
+        ),
+        ([*load.with_addresses([OWN, IN_PART], ())], "virt create a.com -p login"),
         (
             [Layer("/etc/virttools/profiles/own.toml", ""), Layer("command line", 'profiles = ["own"]')],
             "virt create a.com -p own",

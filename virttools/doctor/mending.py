@@ -75,9 +75,11 @@ def _options(domain: str, layers: Sequence[Layer], uid_base: str) -> str:
 
 
 def _said(layers: Sequence[Layer], file: str) -> dict[str, list[str]]:
-    """The keys of a layer that we wrote ourselves for options."""
-    text = next((layer.text for layer in layers if layer.file == file), "")
-    return {k: v if isinstance(v, list) else [str(v)] for k, v in tomllib.loads(text).items()}
+    """The keys of the layers that we wrote ourselves for options: `virt ip add` and `del` put theirs last."""
+    found: dict[str, list[str]] = {}
+    for text in (layer.text for layer in layers if layer.file == file):
+        found |= {k: v if isinstance(v, list) else [str(v)] for k, v in tomllib.loads(text).items()}
+    return found
 
 
 def programs(entries: Sequence[Entry]) -> frozenset[str]:
