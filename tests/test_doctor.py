@@ -319,7 +319,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "world-writable",
         {},
         {"walked": walked(writable=(("/etc/a\n", Status("file", 0o666, 0, 0)),))},
-        r"virt exec --domain a.com --writable -- chmod o-w $'/etc/a\n'",
+        r"virt exec --domain a.com --writable -- chmod o-w $'/etc/a\x0a'",
     ),
     ("mount-left", {}, {"mounts": ("/virtual/a.com/proc",)}, "umount /virtual/a.com/proc"),
     ("tree-apart", {}, {"is_apart": True}, "umount /virtual/a.com"),
