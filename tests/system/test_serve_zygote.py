@@ -30,6 +30,7 @@ if __name__ == "__main__":
         "signals": [str(signal.getsignal(n)) for n in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE)],
         "seekable": sys.stdout.seekable(), "globals": sorted(globals()), "executable": sys.executable,
     }, sort_keys=True))
+    getattr(beside, "OUT", sys.stdout).write("by the stream of before")
 """
 CLOSED = """
 def _closed(fd):
@@ -99,7 +100,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     found = virt.root / "one.test"
     head, _, rest = SCRIPT.partition("import beside\n")
     write(found, "tell", f"{head}import beside\n{CLOSED}{rest}")
-    write(found, "beside.py", 'WORD = "first"\n')
+    write(found, "beside.py", 'import sys\nWORD, OUT = "first", sys.stdout\n')
     write(found, "ends", ENDS)
     write(found, "shell", "#!/bin/sh\necho no python\n")
     write(
@@ -126,6 +127,7 @@ def test_a_script_sees_what_it_would_see_of_a_fresh_python(running: Server) -> N
     ]
     assert '"line": "said' in told[0]
     assert '"open": [0, 1, 2],' in told[0]
+    assert told[0].endswith("}\nby the stream of before")
     assert same[1] == same[2] == same[0]
 
 

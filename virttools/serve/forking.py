@@ -20,11 +20,13 @@ from array import array
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
+    from typing import TextIO
 
 LONGEST = 1 << 16
 NOT_STARTED = -1000
 LIBRARY = os.path.dirname(os.__file__) + "/"
 SPACE = socket.CMSG_SPACE(array("i", [0]).itemsize)
+BEFORE = []  # type: list[TextIO]  # streams that a module which was loaded may have kept
 
 
 def load(script: str) -> "CodeType":
@@ -95,6 +97,7 @@ class Zygote:
 
     def prepare(self) -> None:
         """Make ready what each fork would have to write to memory that is shared until then."""
+        BEFORE.extend(file for file in (sys.stdout, sys.stderr) if flushed(file))
         ends = socket.socketpair()
         for fd in range(3):
             os.dup2(
@@ -271,12 +274,18 @@ def end(status: int) -> int:
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()  # noqa: SLF001  joins the threads, as at every end
     atexit._run_exitfuncs()  # noqa: SLF001
-    for file in (sys.stdout, sys.stderr):
-        try:
-            file.flush()
-        except (OSError, ValueError):
+    for file in (sys.stdout, sys.stderr, *BEFORE):
+        if not flushed(file):
             status = status or 120  # as Python says it
     return status
+
+
+def flushed(file: "TextIO") -> bool:
+    try:
+        file.flush()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def main() -> None:
