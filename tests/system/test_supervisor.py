@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from virttools.errors import VirtError
-from virttools.serve.board import Board
+from virttools.serve.acceptor import Acceptor
+from virttools.serve.board import Board, Endpoint, Finder
 from virttools.serve.children import Child, Children
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import Journal
+from virttools.serve.proxied import Pendings
 from virttools.serve.supervisor import Settings, Supervisor
 
 ENDS: list[socket.socket] = []
@@ -97,3 +99,29 @@ def test_a_program_that_is_gone_is_no_successor(
     supervisor._journal.flush()
     assert "cannot run" in capfd.readouterr().err
     assert supervisor._failed_reloads == 1
+
+
+class Flooded(Acceptor):
+    """Somebody connects without a pause: there is always one more."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        endpoint = Endpoint("tcp", "127.0.0.1", 1)
+        self._listeners = {listener.fileno(): (endpoint, listener, Finder(endpoint))}
+        self._pendings = Pendings()
+        self._epoll = select.epoll()
+        self._epoll.register(listener.fileno())
+        self.taken = 0
+
+    def _accept(self, fd: int) -> bool:
+        self.taken += 1
+        assert self.taken < 100_000, f"{fd} keeps it for ever"
+        return True
+
+
+def test_a_flood_does_not_keep_a_spawner_from_stopping() -> None:
+    """It would go on by the rules of before, which a reload may have been to change."""
+    with socket.socket() as listener:
+        flooded = Flooded(listener)
+        flooded._shut()
+        flooded._epoll.close()
+    assert flooded.taken > 1024

@@ -27,6 +27,7 @@ _NO_ROOM = "no_room"
 _FULL = (23, 24)  # ENFILE, EMFILE
 _SHUT = 22  # EINVAL: others listen in its place, and this spawner is about to be told to stop
 _PAUSE = 0.05
+_QUEUE = 4096  # net.core.somaxconn; a service manager may have asked for as many
 
 
 class Acceptor(Starter):
@@ -77,11 +78,15 @@ class Acceptor(Starter):
         self._say(b"ready")
 
     def _shut(self) -> None:
-        """Take no more, but all that a wake-up of ours may stand for: nobody else was woken for it."""
+        """Take no more, but all that a wake-up of ours may stand for: nobody else was woken for it.
+
+        That is what waits by then, no more: who connects without a pause must not keep us.
+        """
         for fd, (endpoint, _, _) in self._listeners.items():
             self._epoll.unregister(fd)
-            while not endpoint.is_wait and self._accept(fd):
-                pass
+            for _ in range(0 if endpoint.is_wait else max(endpoint.backlog, _QUEUE) + 1):
+                if not self._accept(fd):
+                    break
         while len(self._pendings):
             for fd, _ in self._epoll.poll(self._until_due()):
                 if fd in self._pendings:
