@@ -47,7 +47,7 @@ MODULES = {
         enter.inside enter.marker enter.program enter.roster
         image.walk image.intended image.reading
         devlog.attribution devlog.cgroups devlog.reader devlog.staleness
-        serve.conffile serve.inetdconf
+        serve.asking serve.conffile serve.inetdconf
         doctor.examine_host doctor.examine_tree
         probe.causes probe.missing
     """,

@@ -180,6 +180,18 @@ def test_a_tree_that_was_made_anew_is_found(virt: Virt, create: Create, tmp_path
         assert "cannot run /bin/sh: it, or its loader, is not in the tree" in server.log.read_text()
 
 
+def test_a_tree_that_was_set_aside_is_served_no_more(
+    virt: Virt, create: Create, tmp_path: Path
+) -> None:
+    """It is whole, so no program of it is missed: what comes would go into it, unseen by the new one."""
+    create("d1.test", "127.0.10.1", HELLO)
+    with serving(virt.root, tmp_path) as server:
+        assert ask("127.0.10.1", PORT).startswith("d1.test\n")
+        virt.good("remove", "--yes", "--keep", "d1.test")
+        server.wait_for("reloaded: ")
+        until(lambda: is_refused("127.0.10.1", PORT), "nobody answers")
+
+
 def test_an_upgrade_keeps_listeners_and_connections(
     virt: Virt, create: Create, tmp_path: Path
 ) -> None:

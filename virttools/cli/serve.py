@@ -1,6 +1,5 @@
 """`virt serve`: starts the resident server; asks a running one how it is. Loads no typer: it stays in memory."""
 
-import _socket
 import marshal
 import os
 import sys
@@ -8,6 +7,7 @@ import time
 
 from virttools import __version__, settings
 from virttools.errors import Busy, NeedsPrivilege, UnknownDomain, UsageError
+from virttools.serve import asking
 from virttools.serve.places import SOCKET
 
 TYPE_CHECKING = False
@@ -146,7 +146,7 @@ def _serve(here: "Settings", options: Options, words: list[str]) -> int:
 
     control = _control(here, options)
     is_successor = successor.STATE in os.environ
-    if control and not is_successor and _ask(control) is not None:
+    if control and not is_successor and asking.ask(control) is not None:
         raise Busy(
             f"cannot serve {here.root}: a server is there already",
             hint="`virt serve --status` tells its pid; `kill -HUP PID` has it reload",
@@ -171,7 +171,7 @@ def _tell(here: "Settings", options: Options, *, as_json: bool) -> int:
     from virttools.cli.output import Output
     from virttools.serve import metrics, status
 
-    told = _ask(f"{here.root}/{SOCKET}")
+    told = asking.ask(f"{here.root}/{SOCKET}")
     if told is None:
         raise UnknownDomain(
             f"cannot ask the server of {here.root}: none runs", hint="`virt serve` starts one"
@@ -199,32 +199,6 @@ def _tell(here: "Settings", options: Options, *, as_json: bool) -> int:
     if found.daemons:
         output.table(status.DAEMON_HEADING, status.daemon_rows(found, time.time()))
     return 0
-
-
-def _ask(path: str) -> bytes | None:
-    """What the server at that socket says; None where none does."""
-    folder, _, name = path.rpartition("/")
-    try:
-        folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    except PermissionError as error:
-        raise NeedsPrivilege(f"cannot open {folder}: {error.strerror}", hint="use sudo") from error
-    except OSError:
-        return None
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        connection.settimeout(10.0)
-        connection.connect(f"/proc/self/fd/{folder_fd}/{name}")
-        parts = []
-        while part := connection.recv(1 << 16):
-            parts.append(part)
-        return b"".join(parts) or None
-    except PermissionError as error:
-        raise NeedsPrivilege(f"cannot ask {path}: {error.strerror}", hint="use sudo") from error
-    except OSError:
-        return None
-    finally:
-        connection.close()
-        os.close(folder_fd)
 
 
 def _read_daemon(

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from virttools.devlog import belonging, sockets
 from virttools.enter import history, userns
+from virttools.serve import asking
+from virttools.serve.places import SOCKET
 from virttools.tree import remove as trees
 from virttools.tree.root import open_root
 
@@ -27,4 +29,6 @@ def remove(root_path: str, names: Sequence[str], *, keep: bool = False) -> tuple
                 sockets.forget(root, name)
                 belonging.forget(name)
                 history.forget(root.path, name)
+        if kept:
+            asking.ask(f"{root.path}/{SOCKET}", asking.LOOK)
     return tuple(kept)

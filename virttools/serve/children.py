@@ -202,6 +202,14 @@ class Children:
                     self._ask(_signal.SIGHUP)
                     return
 
+    def look(self) -> None:
+        """Reload if a tree was moved away: whole as it is, no program of it is missed."""
+        places = {target.place.folder: target.place for target in self._held.board.targets}
+        for place in places.values():
+            if place.isolation == "namespace" and not os.path.lexists(place.folder):
+                self._ask(_signal.SIGHUP)
+                return
+
     def release(self) -> None:
         """Close what the board needs no more, unless a spawner of another one still relies on it.
 

@@ -31,17 +31,20 @@ def open_at(path: str) -> _socket.socket:
     return found
 
 
-def answer(control: _socket.socket, text: bytes) -> None:
+def answer(control: _socket.socket, text: bytes) -> bytes:
+    """Answer who asks; what they wish for."""
     try:
         fd, _ = control._accept()  # type: ignore[attr-defined]  # noqa: SLF001
     except OSError:
-        return
+        return b""
     connection = _socket.socket(fileno=fd)
     try:
         connection.settimeout(1.0)
         connection.sendall(text)
+        connection.shutdown(_socket.SHUT_WR)
+        return connection.recv(16)
     except OSError:
-        pass  # it did not wait for the answer
+        return b""  # it did not wait for the answer
     finally:
         connection.close()
 

@@ -9,6 +9,7 @@ import time
 from virttools import linux
 from virttools.errors import VirtError
 from virttools.serve import control, loading, successor
+from virttools.serve.asking import LOOK
 from virttools.serve.children import REPLACE, SIGNALS, Child, Children
 from virttools.serve.daemons import Fleet
 from virttools.serve.holdings import Holdings
@@ -135,7 +136,8 @@ class Supervisor:
         pids = [child.pid for child in self._children.serving()]
         reloads = (self._reloads, self._failed_reloads)
         text = control.report(self._held, self._fleet, pids, self._started, reloads)
-        control.answer(self._control, text)
+        if control.answer(self._control, text) == LOOK:
+            self._children.look()
 
     # ---- what is served
 
