@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from virttools.errors import VirtError
+from virttools.serve import successor
 from virttools.serve.acceptor import Acceptor
 from virttools.serve.board import Board, Endpoint, Finder
-from virttools.serve.children import Child, Children
+from virttools.serve.children import SIGNALS, Child, Children
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import Journal
+from virttools.serve.notify import Notifier
 from virttools.serve.proxied import Pendings
 from virttools.serve.supervisor import Settings, Supervisor
 
@@ -125,3 +128,25 @@ def test_a_flood_does_not_keep_a_spawner_from_stopping() -> None:
         flooded._shut()
         flooded._epoll.close()
     assert flooded.taken > 1024
+
+
+def test_a_successor_that_cannot_be_started_leaves_the_server_as_it_was(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there when it was asked whether it accepts what is declared."""
+    monkeypatch.setattr(supervisor, "_is_accepted", lambda: True)
+    monkeypatch.setattr(successor, "leave", lambda *_: os.memfd_create("state", 0))
+    supervisor._settings.successor = ["/none"]
+    supervisor._started, supervisor._reloads = 0.0, 0
+    supervisor._notifier = Notifier({})
+    supervisor._control, end = socket.socketpair()
+    ENDS.extend((supervisor._control, end))
+    monkeypatch.setattr(supervisor, "_fleet", None, raising=False)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        supervisor._hand_over()
+        assert {signal.getsignal(number) for number in SIGNALS} == {supervisor._note}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert supervisor._failed_reloads == 1

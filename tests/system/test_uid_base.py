@@ -133,3 +133,8 @@ def test_an_ordinary_user_has_as_many_as_their_own_ids_are(as_root: None, small:
         assert home.st_uid == 9_000_000 + SPAN + 1000 - (SPAN + 1)
         done = someone("create", "domain2.com", "-m", str(manifest))
         assert (done.status, "ask root for more" in done.err) == (69, True), done.err
+
+
+def test_a_number_of_thousands_of_digits_is_a_wrong_one(virt: Virt, small: str) -> None:
+    done = virt("create", "x.test", "-m", small, "--uid-base", "1" * 5000)
+    assert (done.status, "allowed: a whole number from 0" in done.err) == (65, True)

@@ -15,6 +15,8 @@ from virttools.manifest import names
 from virttools.manifest.load import load
 from virttools.tree.actions import document
 
+_LONGEST_ID = 20  # digits; Python refuses to read thousands of them
+
 
 def register(app: typer.Typer) -> None:
     app.command(
@@ -93,7 +95,9 @@ def create(
 
 def _number(text: str | None) -> int | str | None:
     """As the manifest would have it, which then says what is wrong with it."""
-    return int(text) if text is not None and text.isascii() and text.isdigit() else text
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_ID):
+        return text
+    return int(text)
 
 
 def _refuse_shared_address(domains: list[str], ip: list[str]) -> None:

@@ -108,6 +108,9 @@ class Acceptor(Starter):
             else:
                 self._accept(fd)
         self._refuse_late()
+        if self._has_refused:
+            self._has_refused = False
+            os.sched_yield()  # who floods a domain must not take the processor from the others
         if is_open and self._work.runs_jobs:
             self._run_jobs()
         return is_open

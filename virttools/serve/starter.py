@@ -50,6 +50,7 @@ class Starter:
         self._null_fd = nothing.open_null()
         self._spare_fd = os.dup(self._null_fd)
         self._forking = _forking() if any(target.zygote for target in self._targets) else b""
+        self._has_refused = False
         self._schedule = Schedule()
         self._following: list[Job] = []
         self._way: Way | None = None
@@ -120,6 +121,7 @@ class Starter:
 
     def _tell_refusal(self, target: Target | None, reason: str, source: str, now: float) -> None:
         """Log the first refusal of a burst; the rest is counted. The lock is held."""
+        self._has_refused = True
         name = ("-", "-") if target is None else (target.service, target.place.domain or "-")
         if self._burst(name).add(reason, now):
             wanted = ("HOST",) if target is None else target.log_failure

@@ -270,4 +270,12 @@ class Supervisor:
         self._journal.flush()
         for number in SIGNALS:  # between the two, none may end us
             _signal.signal(number, _signal.SIG_IGN)
-        os.execve(self._settings.successor[0], self._settings.successor, environ)
+        try:
+            os.execve(self._settings.successor[0], self._settings.successor, environ)
+        except OSError as error:  # it went since it was asked whether it accepts what is declared
+            for number in SIGNALS:
+                _signal.signal(number, self._note)
+            os.close(state_fd)
+            linux.close_range_cloexec(3)
+            self._failed_reloads += 1
+            self._journal.write(ERROR, f"cannot upgrade: {error.strerror}")
