@@ -77,3 +77,4 @@ def test_what_a_program_says_cannot_steer_a_terminal() -> None:
     """Control characters and what turns text round are question marks; a long text is cut."""
     assert printable("530 \x1b[2Jno\r\n\u202ethere") == "530 ?[2Jno ?there"
     assert len(printable("x" * 10_000)) == 301
+    assert printable("530 no s3cret for bob", "s3cret") == "530 no (the password) for bob"

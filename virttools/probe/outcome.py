@@ -73,8 +73,12 @@ class Outcome:
         return not self.is_ok and self.told.startswith("login:")
 
 
-def printable(text: str) -> str:
-    """What a tree's program said, on one line, without what could steer a terminal, and not too long."""
+def printable(text: str, secret: str = "") -> str:
+    """What a tree's program said, on one line, without what could steer a terminal, and not too long.
+
+    Nor with the secret, which a program may say back to show it to whoever reads over our shoulder.
+    """
+    text = text.replace(secret, "(the password)") if secret else text
     safe = "".join(
         " " if letter in "\r\n\t" else letter if _is_plain(letter) else "?"
         for letter in text[: 4 * _LONGEST]

@@ -152,7 +152,8 @@ def _visit(trial: Trial) -> dict[str, object]:
     """Be a client of who listens there now."""
     tree_fd = inside.open_tree(trial.root, trial.domain)
     is_ok, told = _ask(_call(trial, trial.login, tree_fd), None)
-    return {"ok": is_ok, "told": printable(told), "evidence": []}
+    told = printable(told, "" if trial.login is None else trial.login.password)
+    return {"ok": is_ok, "told": told, "evidence": []}
 
 
 def _call(trial: Trial, login: Login | None, tree_fd: int) -> Call:
@@ -179,7 +180,8 @@ def _perform(trial: Trial) -> dict[str, object]:
         call = _call(trial, login, tree_fd)
         is_ok, told = _ask(call, None if trial.listens else performance)
         evidence = [] if is_ok else _evidence(trial, performance, log)
-    return {"ok": is_ok, "told": printable(told), "evidence": evidence}
+    told = printable(told, "" if login is None else login.password)
+    return {"ok": is_ok, "told": told, "evidence": evidence}
 
 
 class _Performance:
