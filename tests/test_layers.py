@@ -28,7 +28,7 @@ MODULES = {
         tree.paths tree.plan tree.ranges tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
         enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
         image image.bill image.cyclonedx image.differences image.documents image.items image.spdx image.tar host.licences
-        serve.admission serve.board serve.live serve.messages serve.places serve.packing serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.restarting serve.status
+        serve.admission serve.board serve.live serve.messages serve.places serve.crowd serve.packing serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.restarting serve.status
         devlog.freshness devlog.limits devlog.lines devlog.messages devlog.places
         doctor.checks doctor.contents doctor.facts doctor.finding doctor.ground doctor.logging doctor.mending doctor.residents doctor.roads
         net net.alias net.naming

@@ -9,6 +9,7 @@ import time
 from virttools.serve import launch, ledger
 from virttools.serve.admission import PROXY, Gate, Limits, Networks
 from virttools.serve.board import Endpoint, Finder
+from virttools.serve.crowd import Crowd, Waiting
 from virttools.serve.journal import ERROR
 from virttools.serve.live import Connection
 from virttools.serve.namespaces import Way
@@ -38,6 +39,7 @@ class Acceptor(Starter):
         self._starts: dict[int, list[float]] = {}
         self._gates = _gates(self._targets)
         self._pendings = Pendings()
+        self._crowd = Crowd()
         self._proxies = {
             at: Networks(target.proxies)
             for at, target in enumerate(self._targets)
@@ -87,6 +89,8 @@ class Acceptor(Starter):
             for _ in range(0 if endpoint.is_wait else max(endpoint.backlog, _QUEUE) + 1):
                 if not self._accept(fd):
                     break
+        while len(self._crowd):
+            self._serve_crowd()
         while len(self._pendings):
             for fd, _ in self._epoll.poll(self._until_due()):
                 if fd in self._pendings:
@@ -98,7 +102,8 @@ class Acceptor(Starter):
     def _serve_ready(self) -> bool:
         """Serve what is ready, or due; False where it is time to stop."""
         is_open = True
-        for fd, _ in self._epoll.poll(self._until_due()):
+        ready = self._epoll.poll(0 if len(self._crowd) else self._until_due())
+        for fd, _ in ready:
             if fd == self._stop_fd:
                 is_open = STOP not in os.read(fd, 4096)
             elif fd in self._pendings:
@@ -108,6 +113,8 @@ class Acceptor(Starter):
             else:
                 self._accept(fd)
         self._refuse_late()
+        if len(self._crowd) and self._crowd.is_due(somebody_came=bool(ready)):
+            self._serve_crowd()
         if self._has_refused:
             self._has_refused = False
             os.sched_yield()  # who floods a domain must not take the processor from the others
@@ -168,7 +175,21 @@ class Acceptor(Starter):
         if trusted is not None and trusted.has(source):
             self._await_header(connection, position, (local, endpoint.port), (source, peer[1]))
             return
-        self._admit(connection, position, (local, endpoint.port), (source, peer[1]))
+        ends = (local, endpoint.port), (source, peer[1])
+        if self._crowd.has_room_for(position, now):
+            family = connection.family
+            self._crowd.add(Waiting(connection.detach(), family, position, *ends))
+            return
+        self._admit(connection, position, *ends)
+
+    def _serve_crowd(self) -> None:
+        """One of those who flood a target, after all others that are at the door."""
+        one = self._crowd.next()
+        connection = _socket.socket(one.family, _socket.SOCK_STREAM, 0, one.fd)
+        try:
+            self._admit(connection, one.position, one.local, one.remote)
+        finally:
+            connection.close()
 
     def _admit(
         self,
@@ -192,6 +213,7 @@ class Acceptor(Starter):
             finally:
                 self._ledger.unlock()
             if reason is not None:
+                self._crowd.refuse(position, now)
                 self._tell_refusal(target, reason, source, now)
                 return
             if target.banner:
