@@ -329,7 +329,8 @@ def test_what_only_a_new_domain_mends(site: Virt, tmp_path: Path) -> None:
     site.good("remove", "--yes", "domain2.com")
     make(site, tmp_path, 2)
     next((site.root / "domain2.com").glob("lib64/ld-linux*")).unlink()
-    (site.root / "domain1.com/home").mkdir(exist_ok=True)
+    for name in ("home", "srv", "var/mail"):
+        (site.root / "domain1.com" / name).mkdir(parents=True, exist_ok=True)
     (site.root / "domain1.com/home/letter").write_text("mine")
     found = listed(site)
     assert seen(found) == [
@@ -341,7 +342,7 @@ def test_what_only_a_new_domain_mends(site: Virt, tmp_path: Path) -> None:
         mend(site, one["mend"])
     assert listed(site) == []
     assert site("exec", "--domain", "domain2.com", "--", "cat", "/etc/passwd").status == 0
-    ((_, put_back),) = documents.section("virt.1", "remove").blocks()
+    put_back = documents.section("virt.1", "remove").blocks()[0][1]
     assert not (site.root / "domain1.com/home/letter").exists()
     mend(site, put_back.removeprefix("# ").replace("/virtual/", f"{site.root}/"))
     assert (site.root / "domain1.com/home/letter").read_text() == "mine"
