@@ -14,6 +14,7 @@ from virttools.serve import successor
 from virttools.serve.acceptor import Acceptor
 from virttools.serve.board import Board, Endpoint, Finder
 from virttools.serve.children import SIGNALS, Child, Children
+from virttools.serve.crowd import Crowd
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import Journal
 from virttools.serve.notify import Notifier
@@ -110,7 +111,7 @@ class Flooded(Acceptor):
     def __init__(self, listener: socket.socket) -> None:
         endpoint = Endpoint("tcp", "127.0.0.1", 1)
         self._listeners = {listener.fileno(): (endpoint, listener, Finder(endpoint))}
-        self._pendings = Pendings()
+        self._pendings, self._crowd = Pendings(), Crowd()
         self._epoll = select.epoll()
         self._epoll.register(listener.fileno())
         self.taken = 0
