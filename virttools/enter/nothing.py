@@ -12,7 +12,7 @@ _NULL = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 
 
 def open_null() -> int:
-    """A descriptor of a null device that nobody else has open and that has no name any more; CLOEXEC.
+    """A descriptor of a fresh null device that has no name any more, so nobody else can open it; CLOEXEC.
 
     Who may not make devices has the host's, or, being root of a container, an empty file that stays so.
     """
