@@ -178,6 +178,19 @@ def test_a_daemon_cannot_have_the_port_of_another_or_of_a_service() -> None:
     assert merged(udp + daemon.format("named", 53)).daemons[0].ports == (53,)
 
 
+def test_a_probe_asks_a_port_that_its_service_has() -> None:
+    """One may ask each of a daemon's, by what is spoken there; a site's probe replaces that of its kind."""
+    mail = '[[daemons]]\nname = "mail"\nprogram = "/a"\nports = [110, 143]\n'
+    probe = '[[probes]]\nservice = "mail"\nkind = "{}"\nport = {}\n'
+    assert faults(mail + probe.format("imap", 134)) == [
+        '1.toml:5: a probe tries the port 134 of "mail", allowed: 110, 143'
+    ]
+    found = merged(mail + probe.format("pop", 110), probe.format("imap", 143))
+    assert [(one.kind, one.port) for one in found.probes] == [("pop", 110), ("imap", 143)]
+    (again,) = merged(mail + probe.format("pop", 110), probe.format("pop", 143)).probes
+    assert again.port == 143
+
+
 def test_one_port_may_serve_two_protocols() -> None:
     """DNS answers on 53/tcp and 53/udp."""
     service = '{{ name = "{0}", port = 53, protocol = "{0}", program = "/a" }}'

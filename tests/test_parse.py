@@ -106,6 +106,7 @@ def test_every_key_is_read() -> None:
             Probe(
                 "www",
                 ProbeKind.HTTP,
+                port=80,
                 login=False,
                 anonymous=True,
                 path="/index.html",

@@ -42,7 +42,7 @@ def pretending(answers: dict[str, str]) -> Iterator[int]:
 
 def told(folder: Path, answers: dict[str, str], login: Login | None = ANN) -> str:
     """What the client says of such a server."""
-    probe = Probe("smtp", ProbeKind.SMTP, True, False, "/", "", Origin("x", 1))
+    probe = Probe("smtp", ProbeKind.SMTP, None, True, False, "/", "", Origin("x", 1))
     fd = os.open(folder, os.O_PATH)
     try:
         with pretending({"DATA": "354 go on", **answers}) as port:

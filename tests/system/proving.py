@@ -56,7 +56,7 @@ def report(root_path: str, domain: str) -> dict[str, Any]:
     found = testing.run(root_path, domain, (), Way())
     return {
         "ok": found.is_ok,
-        "services": {one.service: one.is_ok for one in found.outcomes},
+        "services": {f"{one.service} {one.port}": one.is_ok for one in found.outcomes},
         "said": [line for one in found.outcomes for line in (one.told, *one.evidence)],
         "missing": [(one.path, one.supplied) for one in found.missing],
     }

@@ -259,10 +259,24 @@ def test_each_dovecot_hands_out_its_own_mail(machine: Machine) -> None:
         "imap": "ConnectionRefusedError",
         "wrong": "error_proto",
     }
-    assert tried(machine, "d1.example", "dovecot") == "ok\tlogin by TLS, 1 messages, fetched one"
+    fetched = "ok\tlogin by TLS, 1 messages, fetched one"
+    assert tried(machine, "d1.example", "dovecot") == f"{fetched}\ndovecot\t143\t{fetched}"
+    assert tried(machine, "d1.example", "imap") == fetched
+    with away(machine.virt.tree("d1.example") / "usr/lib/dovecot/imap"):
+        failed, missing = machine.virt("test", "d1.example", "imap").out.splitlines()
+    assert failed.startswith("dovecot\t143\tfailed\t")
+    assert "\t/usr/lib/dovecot/imap: comes by profiles/imap-dovecot.toml:" in missing
     for name, base in BASES.items():
         seen = (machine.virt.tree(name) / "var/mail/bob").stat()
         assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o777) == (base + 1234, base + 8, 0o660)
+
+
+@contextmanager
+def away(path: Path) -> Iterator[None]:
+    """Nothing is there, for the block."""
+    path.rename(path.with_name("away"))
+    yield
+    path.with_name("away").rename(path)
 
 
 def mail(machine: Machine, name: str) -> dict[str, object]:

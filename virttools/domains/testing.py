@@ -45,7 +45,7 @@ class Report:
 
 
 def run(root_path: str, domain: str, services: Sequence[str], way: Way) -> Report:
-    """Try each probe of a domain, or those of these services.
+    """Try each probe of a domain, or those of these services, which may be said by what they speak, too.
 
     Raises UnknownDomain, UsageError for a service that no probe tries.
     """
@@ -64,7 +64,8 @@ def run(root_path: str, domain: str, services: Sequence[str], way: Way) -> Repor
 
 
 def _chosen(domain: str, manifest: Manifest, services: Sequence[str]) -> tuple[Probe, ...]:
-    known = [probe.service for probe in manifest.probes]
+    known = [name for probe in manifest.probes for name in (probe.service, probe.kind)]
+    known = list(dict.fromkeys(known))
     for name in services:
         if name not in known:
             there = f"there are: {', '.join(known) or 'none'}; `probes` in virt-manifest(5)"
@@ -72,7 +73,11 @@ def _chosen(domain: str, manifest: Manifest, services: Sequence[str]) -> tuple[P
                 f"cannot try {name} of {domain}: no probe is declared for it",
                 hint=nearest(name, known) or there,
             )
-    return tuple(probe for probe in manifest.probes if not services or probe.service in services)
+    return tuple(
+        probe
+        for probe in manifest.probes
+        if not services or {probe.service, str(probe.kind)} & set(services)
+    )
 
 
 def _untried(manifest: Manifest) -> tuple[str, ...]:
@@ -89,7 +94,7 @@ def _tried(root_path: str, domain: str, manifest: Manifest, probe: Probe, way: W
     try:
         target = _target(root_path, domain, manifest, one)
     except VirtError as error:
-        return Outcome(probe.service, _port(one), False, error.message)
+        return Outcome(probe.service, _port(one, probe), False, error.message)
     bound = one.bind if isinstance(one, Service) else ()
     addresses = bound or manifest.addresses or (LOOPBACK,)
     first = Trial(
@@ -98,7 +103,7 @@ def _tried(root_path: str, domain: str, manifest: Manifest, probe: Probe, way: W
         manifest.shift,
         addresses=tuple(dict.fromkeys((*manifest.addresses, *bound))),
         address=addresses[0],
-        port=_port(one),
+        port=_port(one, probe),
         target=target,
         probe=probe,
         login=way.login,
@@ -129,8 +134,9 @@ def _target(root_path: str, domain: str, manifest: Manifest, one: Service | Daem
     return serving.daemon_target(root_path, domain, manifest, one)
 
 
-def _port(one: Service | Daemon) -> int:
-    return (one.port or 0) if isinstance(one, Service) else next(iter(one.ports), 0)
+def _port(one: Service | Daemon, probe: Probe) -> int:
+    own = one.port if isinstance(one, Service) else next(iter(one.ports), None)
+    return probe.port or own or 0
 
 
 def _explained(place: Place, way: Way, probe: Probe, outcome: Outcome) -> Outcome:

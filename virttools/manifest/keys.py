@@ -287,13 +287,14 @@ _PROBES = Items(
     {
         "service": Field(forms.SERVICE, required=True),
         "kind": Field(forms.closed(model.ProbeKind), required=True),
+        "port": Field(forms.PORT),
         "login": Field(forms.FLAG, default=True),
         "anonymous": Field(forms.FLAG, default=False),
         "path": Field(forms.ARGUMENT, default="/"),
         "expect": Field(forms.ARGUMENT, default=""),
     },
     "how a client shows that a service works",
-    identity=lambda probe: str(probe.service),
+    identity=lambda probe: f"{probe.service} by {probe.kind}",
 )
 # What asks a program to end, by one name or another: SIGWINCH is the gentle one of apache, SIGQUIT of nginx.
 _STOP_SIGNALS = (

@@ -1,6 +1,6 @@
 """Layers to one Manifest: later ones add to lists and override scalars, an empty list resets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -65,7 +65,7 @@ def conflicts(whole: ParsedLayer) -> tuple[Problem, ...]:
         *_shared("port", ports),
         *_namesakes(services, daemons),
         *_untold_services(
-            [*(it.name for it in services), *(it.name for it in daemons)],
+            {it.name: (it.port,) for it in services} | {it.name: it.ports for it in daemons},
             [item.value for item in whole.items("probes")],
         ),
         *_foreign_addresses(services, [item.value for item in whole.items("addresses")]),
@@ -94,12 +94,21 @@ def _unknown_members(users: Sequence[User], groups: Sequence[Group]) -> list[Pro
     ]
 
 
-def _untold_services(known: list[str], probes: Sequence[Probe]) -> list[Problem]:
-    return [
-        _undeclared(probe.origin, "a probe tries the service", probe.service, known or ["none"])
-        for probe in probes
-        if probe.service not in known
-    ]
+def _untold_services(
+    known: Mapping[str, tuple[int | None, ...]], probes: Sequence[Probe]
+) -> list[Problem]:
+    """A probe's service, and its port, which only a daemon has more than one of. known: ports by name."""
+    found = []
+    for probe in probes:
+        if probe.service not in known:
+            names = [*known] or ["none"]
+            what = "a probe tries the service"
+            found.append(_undeclared(probe.origin, what, probe.service, names))
+        elif probe.port is not None and probe.port not in known[probe.service]:
+            said = f"a probe tries the port {probe.port} of {quoted(probe.service)}, allowed: "
+            said += ", ".join(str(port) for port in known[probe.service] if port) or "none"
+            found.append(Problem(probe.origin.file, probe.origin.line, said))
+    return found
 
 
 def _foreign_addresses(services: Sequence[Service], addresses: list[str]) -> list[Problem]:

@@ -49,6 +49,7 @@ class ProbeKind(StrEnum):
 
     FTP = "ftp"
     HTTP = "http"
+    IMAP = "imap"
     POP = "pop"
     POPPASS = "poppass"
     SMB = "smb"
@@ -257,11 +258,12 @@ class Probe:
     """How a client shows that a service works: by `kind`, the protocol that it speaks.
 
     login: whether it logs in, too. anonymous: whether anybody may (ftp). path: what it asks for
-    (http). expect: what must stand in the answer.
+    (http). expect: what must stand in the answer. port: which of a daemon's, None: its first.
     """
 
     service: str
     kind: ProbeKind
+    port: int | None
     login: bool
     anonymous: bool
     path: str

@@ -15,6 +15,7 @@ _LEAST = 64 << 10
 """Bytes: where fewer are free, no message and no file of anybody has room."""
 _ROOMS = {
     ProbeKind.FTP: ("/home",),
+    ProbeKind.IMAP: ("/var/mail",),
     ProbeKind.POP: ("/var/mail",),
     ProbeKind.POPPASS: ("/etc",),
     ProbeKind.SMTP: ("/var/mail", "/var/spool"),
