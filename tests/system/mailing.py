@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import server
 from tests.system.calls import VIRT, Done, Virt
-from tests.system.server import until
+from tests.system.server import Server, until
 
 DNS = "10.80.0.53"
-ADDRESSES = {"domain1.com": "10.80.0.1", "domain2.com": "10.80.0.2"}
+ONE, TWO = "domain1.com", "domain2.com"
+ADDRESSES = {ONE: "10.80.0.1", TWO: "10.80.0.2"}
+ANN = "ann@elsewhere.test"
 _UP = """\
 ip link set lo up
 for address; do ip address add "$address/24" dev lo; done
@@ -76,6 +79,18 @@ class Machine:
     def inside(self, domain: str, *words: str, text: str = "") -> Done:
         """A command in a domain, as an administrator runs it."""
         return self.run(str(VIRT), "exec", "--domain", domain, "--", *words, text=text)
+
+    def by_link(self, domain: str, name: str) -> Done:
+        """The same by a symlink virtNAME, which is made for it."""
+        link = self.folder / f"virt{name}"
+        if not link.is_symlink():
+            self.virt.good("link", "--bindir", str(self.folder), name)
+        return self.run("env", f"VIRT_DOMAIN={domain}", str(link))
+
+    def hand_in(self, domain: str, *words: str, told: str) -> None:
+        """A message by sendmail inside; words: its options, and to whom."""
+        done = self.inside(domain, "sendmail", *words, text=f"Subject: x\n\n{told}\n")
+        assert done.status == 0, done.err
 
     def send(
         self, through: str, sender: str, *recipients: str, text: str = "", source: str = DNS
@@ -176,6 +191,13 @@ def have_packages(here: Machine, *names: str) -> None:
 
 
 @contextlib.contextmanager
+def serving(here: Machine, folder: Path) -> Iterator[Server]:
+    """`virt serve` on that machine; its log lies in folder."""
+    with server.serving(here.virt.root, folder, wrapper=here.within()) as found:
+        yield found
+
+
+@contextlib.contextmanager
 def dns(here: Machine) -> Iterator[None]:
     """A dnsmasq with the A and MX of every domain, and an empty answer or NXDOMAIN for all else."""
     found = shutil.which("dnsmasq", path="/usr/sbin:/usr/bin")
@@ -212,9 +234,22 @@ def _dns_words() -> Sequence[str]:
 
 def queued(here: Machine, domain: str) -> str:
     """What mailq of a domain lists."""
-    done = here.inside(domain, "mailq")
+    done = here.by_link(domain, "mailq")
     assert done.status == 0, done.err
     return done.out
+
+
+def alias(here: Machine, path: str) -> None:
+    """Have an alias sales in the first domain, by its newaliases: that one takes mail for it, and only that."""
+    ann = f"ann@{TWO}"  # of a domain that there is: sendmail asks
+    assert [told[0] for told in here.send(ONE, ann, f"sales@{ONE}").values()] == [550]
+    with (here.virt.tree(ONE) / path).open("a") as file:
+        file.write("sales: bob\n")
+    done = here.by_link(ONE, "newaliases")
+    assert done.status == 0, done.err
+    assert here.send(ONE, ann, f"sales@{ONE}", text="one for sales") == {}
+    here.await_mail(ONE, "one for sales")
+    assert [told[0] for told in here.send(TWO, ann, f"sales@{TWO}").values()] == [550]
 
 
 QUEUES = {

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.calls import VIRT, Virt
+from tests.system.certificates import certificate
 from tests.system.logdaemons import Packages
 from tests.system.server import Server, serving, until
 from virttools.probe.crypt import hashed
@@ -176,10 +177,8 @@ def build(virt: Virt, folder: Path, name: str) -> None:
 def certify(folder: Path) -> None:
     """Put a key and a certificate there."""
     folder.mkdir(mode=0o700)
-    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=d1.example")
-    files = ("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"))
-    words = ["openssl", "req", "-x509", "-nodes", *kind, *files]
-    subprocess.run(words, check=True, capture_output=True)
+    for name, text in zip(("key.pem", "cert.pem"), certificate("d1.example"), strict=True):
+        (folder / name).write_text(text)
 
 
 def in_the_network_of(pid: int) -> list[str]:

@@ -2,17 +2,29 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.system.calls import VIRT
-from tests.system.mailing import ADDRESSES, DNS, Machine, dns, domains, owner, queued
-from tests.system.server import serving, until
+from tests.system.certificates import certificate
+from tests.system.mailing import (
+    ADDRESSES,
+    ANN,
+    DNS,
+    ONE,
+    TWO,
+    Machine,
+    alias,
+    dns,
+    domains,
+    owner,
+    queued,
+    serving,
+)
+from tests.system.server import until
 
-ONE, TWO = "domain1.com", "domain2.com"
 BOTH_WAYS = ((ONE, TWO), (TWO, ONE))
 
 
@@ -26,7 +38,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 @pytest.fixture
 def served(here: Machine, tmp_path: Path) -> Iterator[Machine]:
     """With DNS, and `virt serve`."""
-    with dns(here), serving(here.virt.root, tmp_path, wrapper=here.within()):
+    with dns(here), serving(here, tmp_path):
         yield here
 
 
@@ -36,8 +48,7 @@ def test_a_program_of_one_domain_sends_to_the_other(
 ) -> None:
     """By sendmail inside; it lies in the recipient's spool, in that domain's numbers, and nowhere else."""
     told = f"from a program of {sender}"
-    done = served.inside(sender, "sendmail", f"bob@{recipient}", text=f"Subject: hello\n\n{told}\n")
-    assert done.status == 0, done.err
+    served.hand_in(sender, f"bob@{recipient}", told=told)
     found = served.await_mail(recipient, told)
     assert f"bob@{recipient}" in found
     assert told not in served.spool(sender)
@@ -53,7 +64,7 @@ def everything(here: Machine, domain: str) -> str:
 def test_a_client_hands_in_mail_for_the_domain_and_for_no_other(served: Machine) -> None:
     """Who is no user here is refused at once, 550; so is a relay, from wherever on this machine."""
     refused = served.send(
-        TWO, "carol@elsewhere.test", f"bob@{TWO}", f"fred@{TWO}", f"bob@{ONE}", "x@elsewhere.test",
+        TWO, ANN, f"bob@{TWO}", f"fred@{TWO}", f"bob@{ONE}", "x@elsewhere.test",
         text="by a client",
     )  # fmt: skip
     assert {who: told[0] for who, told in refused.items()} == {
@@ -70,33 +81,25 @@ def test_a_client_hands_in_mail_for_the_domain_and_for_no_other(served: Machine)
 
 def test_mail_for_postmaster_arrives_and_nothing_is_written_as_root(served: Machine) -> None:
     """The alias leads to root, whose mail belongs to the user mail."""
-    assert served.send(ONE, "carol@elsewhere.test", f"postmaster@{ONE}", text="to the master") == {}
+    assert served.send(ONE, ANN, f"postmaster@{ONE}", text="to the master") == {}
     served.await_mail(ONE, "to the master", user="root")
     assert owner(served, ONE, "root") == ("mail", "mail", 0o660)
 
 
 def test_an_alias_of_one_domain_is_none_of_the_other(served: Machine) -> None:
     """The program newaliases is run there, and only /etc/aliases there is asked."""
-    aliases = served.virt.tree(ONE) / "etc/aliases"
-    before = aliases.read_text()
-    aliases.write_text(f"{before}sales: bob\n")
-    done = served.inside(ONE, "newaliases")
-    assert done.status == 0, done.err
-    assert served.send(ONE, "carol@elsewhere.test", f"sales@{ONE}", text="one for sales") == {}
-    served.await_mail(ONE, "one for sales")
-    refused = served.send(TWO, "carol@elsewhere.test", f"sales@{TWO}")
-    assert [told[0] for told in refused.values()] == [550]
+    alias(served, "etc/aliases")
 
 
-def test_what_the_administrator_lays_down_holds_at_once(served: Machine, tmp_path: Path) -> None:
+def test_what_the_administrator_lays_down_holds_at_once(served: Machine) -> None:
     """Another name of the domain, a host that may relay, and a certificate."""
     etc = served.virt.tree(ONE) / "etc/exim4"
     assert not served.offers_tls(ONE)
     (etc / "local-domains").write_text("other-name.test\n")
     (etc / "relay-hosts").write_text(f"{DNS}/32\n")
-    certify(etc, tmp_path)
+    certify(etc)
     try:
-        told = served.send(ONE, "carol@x.test", "bob@other-name.test", f"bob@{TWO}", text="relayed")
+        told = served.send(ONE, ANN, "bob@other-name.test", f"bob@{TWO}", text="relayed")
         assert told == {}
         assert served.await_mail(ONE, "relayed")
         assert served.await_mail(TWO, "relayed")
@@ -109,23 +112,11 @@ def test_what_the_administrator_lays_down_holds_at_once(served: Machine, tmp_pat
             (etc / name).unlink()
 
 
-def certify(etc: Path, folder: Path) -> None:
+def certify(etc: Path) -> None:
     """A certificate of its own, whose key the server's user may read."""
-    words = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-    ]
-    words += ["-subj", f"/CN={ONE}", "-days", "2", "-out", "exim.crt", "-keyout", "exim.key"]
-    subprocess.run(words, cwd=folder, check=True, capture_output=True)
     spool = etc.parents[1] / "var/spool/exim4"
-    for name in ("exim.crt", "exim.key"):
-        (etc / name).write_text((folder / name).read_text())
+    for name, text in zip(("exim.key", "exim.crt"), certificate(ONE), strict=True):
+        (etc / name).write_text(text)
         os.chown(etc / name, 0, spool.stat().st_gid)
         (etc / name).chmod(0o640)
 
@@ -133,13 +124,11 @@ def certify(etc: Path, folder: Path) -> None:
 def test_mail_waits_for_a_domain_that_is_down(here: Machine, tmp_path: Path) -> None:
     """The queue of the sender lists it, that of the other does not; the server's own runs deliver it."""
     with dns(here):
-        told = "Subject: later\n\nonce you are up\n"
-        done = here.inside(ONE, "sendmail", f"bob@{TWO}", text=told)
-        assert done.status == 0, done.err
+        here.hand_in(ONE, f"bob@{TWO}", told="once you are up")
         assert f"bob@{TWO}" in queued(here, ONE)
         assert f"bob@{TWO}" not in queued(here, TWO)
         assert "once you are up" not in here.spool(TWO)
-        with serving(here.virt.root, tmp_path, wrapper=here.within()):
+        with serving(here, tmp_path):
             here.await_mail(TWO, "once you are up")
             until(lambda: f"bob@{TWO}" not in queued(here, ONE), "its queue is empty")
 
@@ -150,9 +139,8 @@ def test_without_dns_the_hosts_file_will_do(here: Machine, tmp_path: Path) -> No
     before = hosts.read_text()
     hosts.write_text(f"{before}{ADDRESSES[TWO]} {TWO}\n")
     try:
-        with serving(here.virt.root, tmp_path, wrapper=here.within()):
-            done = here.inside(ONE, "sendmail", f"bob@{TWO}", text="Subject: x\n\nwithout dns\n")
-            assert done.status == 0, done.err
+        with serving(here, tmp_path):
+            here.hand_in(ONE, f"bob@{TWO}", told="without dns")
             here.await_mail(TWO, "without dns")
     finally:
         hosts.write_text(before)
@@ -167,11 +155,11 @@ def test_a_full_spool_keeps_mail_waiting_and_no_neighbour_minds(
     small = ("mount", "-t", "tmpfs", "-o", f"size=64k,mode=2775,gid={gid}", "none", str(spool))
     assert here.run(*small).status == 0
     try:
-        with dns(here), serving(here.virt.root, tmp_path, wrapper=here.within()):
+        with dns(here), serving(here, tmp_path):
             large = "\r\n".join(["much of it"] * 20_000)
-            assert here.send(TWO, "carol@elsewhere.test", f"bob@{TWO}", text=large) == {}
+            assert here.send(TWO, ANN, f"bob@{TWO}", text=large) == {}
             until(lambda: f"bob@{TWO}" in queued(here, TWO), "it waits")
-            assert here.send(ONE, "carol@elsewhere.test", f"bob@{ONE}", text="a small one") == {}
+            assert here.send(ONE, ANN, f"bob@{ONE}", text="a small one") == {}
             here.await_mail(ONE, "a small one")
             assert f"bob@{TWO}" in queued(here, TWO)
             assert "much of it" not in here.spool(TWO)
@@ -237,7 +225,7 @@ def test_the_hosts_own_queue_is_run_too(here: Machine, tmp_path: Path) -> None:
     exim = ("/usr/sbin/exim4", "-C", str(conf))
     here.have_own_etc()
     try:
-        with serving(here.virt.root, tmp_path, wrapper=here.within()) as server:
+        with serving(here, tmp_path) as server:
             told = here.run(*exim, "-odq", "ann@here.test", text="Subject: x\n\nof the host\n")
             assert told.status == 0, told.err
             here.write_settings(

@@ -13,6 +13,7 @@ import pytest
 
 from tests.system import superserver
 from tests.system.calls import VIRT, Virt
+from tests.system.certificates import certificate
 from tests.system.server import until
 from virttools.probe.crypt import hashed
 
@@ -124,7 +125,7 @@ def test_two_bobs_are_served(two: Virt, tmp_path: Path, kind: str) -> None:
         refused(two, server, f"{new} d1.example", f"{new} d2.example")
         if kind == "serve":
             asked_live(two, server, f"{new} d1.example", f"{new} d2.example")
-            encrypted(two, server, f"{new} d1.example")
+        encrypted(two, server, f"{new} d1.example")
 
 
 def refused(two: Virt, server: "subprocess.Popen[bytes]", first: str, second: str) -> None:
@@ -169,10 +170,7 @@ def encrypted(two: Virt, server: "subprocess.Popen[bytes]", password: str) -> No
     etc = two.tree("d1.example") / "etc"
     conf = (etc / "vsftpd.conf").read_text()
     key = etc / "vsftpd.pem"
-    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    words += ["-nodes", "-subj", "/CN=d1.example", "-days", "2", "-keyout", str(key), "-out", "-"]
-    done = subprocess.run(words, capture_output=True, check=True)
-    key.write_bytes(key.read_bytes() + done.stdout)
+    key.write_text("".join(certificate("d1.example")))
     curl = ("curl", "-sS", "--max-time", "30", "-u", f"bob:{password}")
     try:
         uncommented = [
