@@ -61,7 +61,7 @@ MODULES = {
         image.archives image.assemble image.folder image.layout image.output image.pack image.push image.stream
         serve.internal serve.metrics serve.notify serve.proxied
         serve.become serve.connection serve.forking serve.jail
-        serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner
+        serve.following serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner
         serve.starter serve.work serve.holdings serve.children serve.control serve.successor serve.supervisor serve.worker
         probe.clients probe.ftp probe.http probe.imap probe.network probe.performer probe.pop probe.poppass probe.smb probe.smtp
         net.aliases net.arp net.claims

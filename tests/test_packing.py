@@ -89,3 +89,11 @@ def test_what_the_first_version_left_is_taken() -> None:
     state = {"counts": (1.5, 2, 0), "sockets": {("tcp", "::", 21): 7}}
     assert successor._unpack(pickle.dumps(state)) == state
     assert successor._unpack(packing.pack(state)) == state
+
+
+def test_a_digest_tells_what_is_the_same_from_what_is_not() -> None:
+    """However it was made, and however many objects are one: a server renews its spawners by it."""
+    first, other = full(), packing.unpack(packing.pack(full()))
+    assert packing.digest(first) == packing.digest(other)
+    other.targets[1].limits.instances += 1
+    assert packing.digest(first) != packing.digest(other)

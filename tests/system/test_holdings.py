@@ -3,13 +3,14 @@
 import os
 import resource
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from virttools.errors import Busy, ConfigError
-from virttools.serve import loading
+from virttools.serve import listening, loading
 from virttools.serve.board import Board, Endpoint, Place, Target
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import Journal
@@ -88,6 +89,45 @@ def test_spawners_that_serve_on_after_all_listen_as_before(held: Holdings, port:
         assert held.board is before
         assert old.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         assert answers(held, MINE, port, by=EVERY)
+
+
+def waiting_room(held: Holdings, port: int) -> int:
+    """How many connections may wait there: tcpi_sacked of tcp_info (tcp(7))."""
+    found = held.sockets["tcp", MINE, port].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    return int.from_bytes(found[28:32], sys.byteorder)
+
+
+def test_a_listener_has_the_queue_that_is_declared(held: Holdings, port: int) -> None:
+    """As it is opened again after a set that could not be served, and as a reload declares it anew."""
+    with socket.create_server((THEIRS, port)):
+        for backlog in (7, 9):
+            endpoint = Endpoint("tcp", MINE, port, backlog=backlog)
+            held.take(Loaded(Board((), (endpoint,)), {}))
+            assert waiting_room(held, port) == backlog
+        with pytest.raises(Busy):
+            listen(held, port, EVERY)
+        assert waiting_room(held, port) == 9
+
+
+def test_a_socket_of_a_service_manager_stays_its_own(
+    held: Holdings, port: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is neither shut nor closed where addresses change: it may be wanted again."""
+    with socket.create_server(("", port)) as manager:
+        key, passed = listening.passed(os.dup(manager.fileno())) or pytest.fail("no socket")
+        held.sockets[key] = passed
+        held.passed.add(key)
+        listen(held, port, EVERY)
+        before = held.board
+        with pytest.raises(Busy, match=f"the service manager does, on tcp 0.0.0.0:{port}"):
+            listen(held, port, MINE)
+        assert held.board is before
+        held.take(Loaded(Board(), {}))
+        held.close_unused()
+        assert f"the service manager listens on tcp 0.0.0.0:{port}" in capfd.readouterr().err
+        listen(held, port, EVERY)
+        assert answers(held, MINE, port, by=EVERY)
+        assert manager.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
 
 def housed(folder: Path, count: int) -> Board:

@@ -148,6 +148,32 @@ def test_a_reload_takes_what_is_new_and_keeps_what_is_right(
         assert ask("127.0.10.1", PORT, b"still here") == "still here"
 
 
+def test_domains_come_and_go_without_a_reload(virt: Virt, create: Create, tmp_path: Path) -> None:
+    """A running server takes in what is created or removed; a connection that is open stays open.
+
+    Half a domain, and one that declares nothing, change nothing.
+    """
+    create("d1.test", "127.0.10.1", service("cat", PORT, "exec cat"))
+    with serving(virt.root, tmp_path) as server, connect("127.0.10.1", PORT) as early:
+        early.sendall(b"before ")
+        until(lambda: server.service("cat", "d1.test")["live"] == 1, "it is counted")
+        spawners = server.children()
+        create("d2.test", "127.0.10.2", "")
+        (virt.root / ".virt" / "half").mkdir()
+        (virt.root / ".virt" / "half").rename(virt.root / "half.test")
+        create("d3.test", "127.0.10.3", HELLO.replace(str(PORT), str(PORT + 1)))
+        until(lambda: not is_refused("127.0.10.3", PORT + 1), "d3.test is served")
+        assert ask("127.0.10.3", PORT + 1).startswith("d3.test\n")
+        until(lambda: server.status()["reloads"] == 1, "the reload is over")
+        assert set(spawners) & set(server.children())  # one has the connection still
+        virt.good("remove", "--yes", "d3.test")
+        until(lambda: is_refused("127.0.10.3", PORT + 1), "d3.test is served no more")
+        early.sendall(b"after")
+        early.shutdown(socket.SHUT_WR)
+        assert read(early) == "before after"
+        (virt.root / "half.test").rmdir()
+
+
 def is_refused(address: str, port: int) -> bool:
     try:
         connect(address, port).close()
@@ -157,26 +183,38 @@ def is_refused(address: str, port: int) -> bool:
 
 
 def test_a_wrong_set_changes_nothing(virt: Virt, create: Create, tmp_path: Path) -> None:
-    """A port that another program has, or an inetd.conf that is wrong: the old set stays, whole."""
+    """A port that another program has, or an inetd.conf that is wrong: the old set stays, whole.
+
+    An upgrade at that moment keeps it too.
+    """
     create("d1.test", "127.0.10.1", service("cat", PORT, "exec cat"))
     with socket.create_server(("", PORT + 1)), serving(virt.root, tmp_path) as server:
         create("d2.test", "127.0.10.2", HELLO.replace(str(PORT), str(PORT + 1)))
-        server.signal(signal.SIGHUP)
         server.wait_for("cannot reload, the old set stays")
+        server.signal(signal.SIGHUP)
+        server.wait_for("cannot reload, the old set stays", 2)
         assert ask("127.0.10.1", PORT, b"as before") == "as before"
-        assert (server.status()["reloads"], server.status()["failed_reloads"]) == (0, 1)
+        assert (server.status()["reloads"], server.status()["failed_reloads"]) == (0, 2)
+        server.signal(signal.SIGUSR2)
+        server.wait_for("ready: ", 2)
+        assert ask("127.0.10.1", PORT, b"as before") == "as before"
+        assert (server.status()["reloads"], server.status()["failed_reloads"]) == (0, 3)
 
 
 def test_a_tree_that_was_made_anew_is_found(virt: Virt, create: Create, tmp_path: Path) -> None:
-    """Removed and created again while served: the first miss has the server look again."""
+    """Removed and created again while served by an inetd.conf: the first miss has the server look again."""
     create("d1.test", "127.0.10.1", HELLO)
-    with serving(virt.root, tmp_path) as server:
-        assert ask("127.0.10.1", PORT).startswith("d1.test\n")
+    (tmp_path / "routes").write_text(f"127.0.10.1 {virt.tree('d1.test')}\n")
+    words = f"virtuald {tmp_path}/routes /bin/sh -c hostname"
+    conf = tmp_path / "inetd.conf"
+    conf.write_text(f"{PORT} stream tcp nowait root /usr/sbin/virtuald {words}\n")
+    with serving(virt.root, tmp_path, "--inetd", str(conf)) as server:
+        assert ask("127.0.10.1", PORT) == "d1.test\n"
         virt.good("remove", "--yes", "d1.test")
         assert ask("127.0.10.1", PORT) == ""
         create("d1.test", "127.0.10.1", HELLO)
         ask("127.0.10.1", PORT)
-        until(lambda: ask("127.0.10.1", PORT).startswith("d1.test\n"), "the new tree")
+        until(lambda: ask("127.0.10.1", PORT) == "d1.test\n", "the new tree")
         assert "cannot run /bin/sh: it, or its loader, is not in the tree" in server.log.read_text()
 
 
@@ -321,6 +359,14 @@ def test_a_spawner_that_dies_is_replaced(virt: Virt, create: Create, tmp_path: P
             server.wait_for("a spawner ended")
         until(lambda: ask("127.0.10.1", PORT, b"again") == "again", "served again")
         until(lambda: server.service("cat", "d1.test")["live"] == 0, "nothing is counted")
+        old = server.children()
+        with connect("127.0.10.1", PORT), connect("127.0.10.1", PORT):
+            until(lambda: server.service("cat", "d1.test")["live"] == 2, "they are counted")
+            server.reload()
+            for pid in set(old) & set(server.children()):
+                os.kill(pid, signal.SIGKILL)
+            until(lambda: server.service("cat", "d1.test")["live"] == 0, "nor of one that drains")
+        assert ask("127.0.10.1", PORT, b"again") == "again"
 
 
 def test_idle_it_sleeps(virt: Virt, create: Create, tmp_path: Path) -> None:

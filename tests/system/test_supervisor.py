@@ -1,10 +1,12 @@
 """What the server does about its spawners where something goes wrong between two sets of them."""
 
+import _thread
 import os
 import select
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,16 +14,20 @@ import pytest
 from virttools.errors import VirtError
 from virttools.serve import successor
 from virttools.serve.acceptor import Acceptor
-from virttools.serve.board import Board, Endpoint, Finder
-from virttools.serve.children import SIGNALS, Child, Children
+from virttools.serve.board import Board, Endpoint, Finder, Place, Target
+from virttools.serve.children import REPLACE, SIGNALS, Child, Children
 from virttools.serve.crowd import Crowd
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import Journal
+from virttools.serve.ledger import Ledger
+from virttools.serve.live import Connection
 from virttools.serve.notify import Notifier
 from virttools.serve.proxied import Pendings
 from virttools.serve.supervisor import Settings, Supervisor
+from virttools.serve.work import Work
 
 ENDS: list[socket.socket] = []
+ASKED: list[int] = []
 
 
 class Closing(Holdings):
@@ -60,8 +66,8 @@ def supervisor() -> Iterator[Supervisor]:
     made._settings = Settings(
         Board, control="", cores=2, drain_seconds=1, journal=journal, successor=[], check=["/none"]
     )
-    asked: list[int] = []
-    made._children = Failing(made._held, made._poll, asked.append)
+    ASKED.clear()
+    made._children = Failing(made._held, made._poll, ASKED.append)
     yield made
     for name in made._held.home.__slots__:
         os.close(getattr(made._held.home, name))
@@ -86,6 +92,27 @@ def test_nothing_is_closed_that_a_spawner_enters_by_its_number(supervisor: Super
     assert held.times == 1
 
 
+def test_who_is_killed_relies_on_nothing(supervisor: Supervisor) -> None:
+    """A spawner that never said that it stopped: what it alone needed is closed, and its counts are renewed."""
+    held, children = supervisor._held, supervisor._children
+    assert isinstance(held, Closing)
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    draining, _ = spawner(children, pid)
+    draining.is_ready = True
+    children.drain(draining)
+    held.board = Board()
+    children.release()
+    assert held.times == 0
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    children.reap(lambda pid: pytest.fail(str(pid)))
+    assert (children.all, children.has_freed, ASKED) == ({}, True, [REPLACE])
+    children.release()
+    assert (children.has_freed, held.times) == (False, 1)
+
+
 def test_a_set_that_cannot_be_started_whole_takes_nothing(supervisor: Supervisor) -> None:
     """The spawners of before serve on, and what was started of the others is told to end."""
     old, _ = spawner(supervisor._children, 1)
@@ -103,6 +130,43 @@ def test_a_program_that_is_gone_is_no_successor(
     supervisor._journal.flush()
     assert "cannot run" in capfd.readouterr().err
     assert supervisor._failed_reloads == 1
+
+
+class Waiting(Acceptor):
+    """Has a service whose program takes the listener itself, and counts its starts."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        endpoint = Endpoint("tcp", "127.0.0.1", 1, is_wait=True, default=0)
+        target = Target("x", Place("d1.test", "/x"), path=b"/x", argv=(b"x",), env={})
+        self._listeners = {listener.fileno(): (endpoint, listener, Finder(endpoint))}
+        self._targets = (target,)
+        self._ledger = Ledger()
+        self._lock = _thread.allocate_lock()
+        self._work = Work.__new__(Work)
+        self._work.rows = [0]
+        self._starts, self._rearm = {}, []
+        self._wake_fd, self._wake_write_fd = os.pipe()
+        self.times = 0
+
+    def _begin(self, one: Connection, env: dict[bytes, bytes], fd: int) -> None:
+        assert (one.wait_fd, env[b"PROTO"]) == (fd, b"TCP")
+        self.times += 1
+
+    def close(self) -> None:
+        self._ledger.close()
+        os.close(self._wake_fd)
+        os.close(self._wake_write_fd)
+
+
+def test_nothing_is_started_on_a_listener_that_was_shut() -> None:
+    """Others listen in its place; where that fails, it listens again, and is looked at again until then."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, closing(Waiting(listener)) as waiting:
+        listener.shutdown(socket.SHUT_RD)
+        waiting._serve_wait(listener.fileno())
+        assert (waiting.times, [fd for _, fd in waiting._rearm]) == (0, [listener.fileno()])
+        listener.listen()
+        waiting._serve_wait(listener.fileno())
+        assert waiting.times == 1
 
 
 class Flooded(Acceptor):

@@ -161,6 +161,7 @@ def _serve(here: "Settings", options: Options, words: list[str]) -> int:
         journal=Journal(to_stderr=to_stderr),
         successor=command,
         check=[*command, "--check"],
+        followed=() if options.inetd is not None else (here.root, f"{here.root}/.virt/records"),
     )
     return supervisor.Supervisor(chosen).run()
 

@@ -5,6 +5,7 @@ import _socket
 import os
 import select
 import time
+from heapq import heappush
 
 from virttools.serve import launch, ledger
 from virttools.serve.admission import PROXY, Gate, Limits, Networks
@@ -319,10 +320,15 @@ class Acceptor(Starter):
     # ---- programs that take the listening socket
 
     def _serve_wait(self, fd: int) -> None:
-        endpoint, _, _ = self._listeners[fd]
+        endpoint, listener, _ = self._listeners[fd]
         position = endpoint.default
         assert position is not None
         now = time.monotonic()
+        if _is_shut(endpoint, listener):  # by the supervisor, for others; it may listen again
+            with self._lock:
+                heappush(self._rearm, (now + 1, fd))
+            os.write(self._wake_write_fd, b".")
+            return
         target = self._targets[position]
         kind = b"TCP" if endpoint.kind == "tcp" else b"UDP"
         with self._lock:
@@ -356,6 +362,12 @@ def _gates(targets: "tuple[Target, ...]") -> dict[int, Gate]:
         if any(key):
             found[position] = made[key] = made.get(key) or Gate(limits)
     return found
+
+
+def _is_shut(endpoint: Endpoint, listener: _socket.socket) -> bool:
+    return endpoint.kind == "tcp" and not listener.getsockopt(
+        _socket.SOL_SOCKET, _socket.SO_ACCEPTCONN
+    )
 
 
 def _send(connection: _socket.socket, text: bytes) -> None:

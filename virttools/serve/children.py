@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT, _signal.SIGUSR2, _signal.SIGCHLD)
 REPLACE = 0  # no signal: a spawner has died
-_STALE_SECONDS = 5.0
+_LOOK_SECONDS, _STALE_SECONDS = 0.5, 5.0
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
@@ -52,7 +52,10 @@ class Child:
 
 
 class Children:
-    """All spawners, by pid. ask: told a signal's number, or REPLACE, when something calls for it."""
+    """All spawners, by pid. ask: told a signal's number, or REPLACE, when something calls for it.
+
+    has_freed: one of them relies on its board no more, so `release` may have something to close.
+    """
 
     def __init__(self, held: Holdings, poll: select.poll, ask: "Callable[[int], None]") -> None:
         self._held = held
@@ -60,11 +63,16 @@ class Children:
         self._ask = ask
         self._pid_fd = os.open("/proc/self/ns/pid", os.O_RDONLY)
         self._stale_at = 0.0
+        self.has_freed = False
         self.all: dict[int, Child] = {}
 
     def serving(self) -> list[Child]:
         """Those that take connections, or soon will."""
         return [child for child in self.all.values() if not child.is_draining]
+
+    def draining(self) -> int:
+        """How many are of sets before this one, and serve what they have."""
+        return sum(child.is_draining for child in self.all.values())
 
     def by_control(self) -> dict[int, Child]:
         return {child.control.fileno(): child for child in self.all.values()}
@@ -177,7 +185,7 @@ class Children:
             child.is_ready = True
         elif word == b"stopped":
             child.is_stopped, child.board = True, None
-            self.release()
+            self.has_freed = True
         elif word == b"free":
             for other in self.all.values():
                 if other.is_waiting and not other.is_draining:
@@ -190,7 +198,7 @@ class Children:
         now = time.monotonic()
         if now < self._stale_at:
             return
-        self._stale_at = now + _STALE_SECONDS
+        self._stale_at = now + _LOOK_SECONDS
         for target in self._held.board.targets:
             place = target.place
             if place.domain == domain and place.isolation == "namespace":
@@ -199,6 +207,7 @@ class Children:
                 except OSError:
                     continue
                 if (found.st_dev, found.st_ino) != place.identity:
+                    self._stale_at = now + _STALE_SECONDS
                     self._ask(_signal.SIGHUP)
                     return
 
@@ -215,6 +224,7 @@ class Children:
 
         One that serves on because those that are to replace it are not ready is such a one, too.
         """
+        self.has_freed = False
         board = self._held.board
         if all(one.is_stopped or one.board is board for one in self.all.values()):
             self._held.close_unused()
@@ -233,8 +243,11 @@ class Children:
                 bury_other(pid)
                 continue
             self._forget(child)
-            if child.is_ready and not child.is_draining:
-                status = os.waitstatus_to_exitcode(status)
+            self.has_freed = True
+            status = os.waitstatus_to_exitcode(status)
+            if child.is_ready and (
+                status or not child.is_draining
+            ):  # what it counted stays counted
                 self._held.journal.write(
                     ERROR, f"a spawner ended with status {status}: starting anew"
                 )

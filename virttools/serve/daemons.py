@@ -63,8 +63,11 @@ class Fleet:
         self._all: dict[Key, _Kept] = {}
         self._controls: dict[int, Key] = {}
 
-    def want(self, daemons: "Iterable[Daemon]") -> None:
-        """Have these run, and no others; who runs unchanged is left alone, who rests is tried now."""
+    def want(self, daemons: "Iterable[Daemon]", *, is_asked: bool = True) -> None:
+        """Have these run, and no others; who runs unchanged is left alone.
+
+        is_asked: by somebody, so who rests is tried now.
+        """
         now = time.monotonic()
         wanted = {daemon.key(): daemon for daemon in daemons}
         for key, one in list(self._all.items()):
@@ -74,17 +77,17 @@ class Fleet:
                 if not one.process:
                     del self._all[key]
         for key, daemon in wanted.items():
-            self._want(key, daemon, now)
+            self._want(key, daemon, now, is_asked=is_asked)
         self.tend(now)
 
-    def _want(self, key: "Key", daemon: Daemon, now: float) -> None:
+    def _want(self, key: "Key", daemon: Daemon, now: float, *, is_asked: bool) -> None:
         likeness = daemon.likeness()
         one = self._all.get(key)
         if one is None:
             one = self._all[key] = _Kept("", Course(daemon.restart, daemon.backoff))
         one.daemon, one.is_gone = daemon, False
         if one.likeness == likeness:
-            if one.due is not None:
+            if one.due is not None and is_asked:
                 one.due = now
             return
         one.likeness = likeness

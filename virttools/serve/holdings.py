@@ -14,18 +14,18 @@ from virttools.serve.loading import Key, Loaded
 from virttools.serve.namespaces import Home
 from virttools.serve.notify import listen_fds
 
-_BACKLOG = 1024
-
 
 class Holdings:
     """namespaces: descriptors of the mount, uts and ipc namespace of each place that has them.
 
     files: RLIMIT_NOFILE as it was for us at first, and is for what we start. shut: sockets that the
-    last `take` had in its way; spawners of before have them, too.
+    last `take` had in its way; spawners of before have them, too. passed: those that are a service
+    manager's, which are never shut or closed: it listens as long as it likes.
     """
 
     __slots__ = (
-        "board", "files", "home", "journal", "ledger", "namespaces", "rows", "shut", "sockets",
+        "board", "files", "home", "journal", "ledger", "namespaces", "passed", "rows", "shut",
+        "sockets",
     )  # fmt: skip
 
     ledger: Ledger
@@ -37,6 +37,7 @@ class Holdings:
         self.rows = Rows()
         self.sockets: dict[listening.Key, _socket.socket] = {}
         self.shut: dict[listening.Key, _socket.socket] = {}
+        self.passed: set[listening.Key] = set()
         self.namespaces: dict[Key, tuple[int, ...]] = {}
         self.files = resource.getrlimit(resource.RLIMIT_NOFILE)
 
@@ -65,32 +66,75 @@ class Holdings:
                 self.journal.write(WARNING, f"descriptor {fd} ({name}) is no socket to listen on")
             else:
                 self.sockets[found[0]] = found[1]
+                self.passed.add(found[0])
 
     def take(self, loaded: Loaded) -> Board:
         """Listen for a new board, and keep it; the old one. Raises VirtError, and has changed nothing then."""
         opened: dict[listening.Key, _socket.socket] = {}
-        unwanted = dict(self.sockets)
-        for endpoint in loaded.board.endpoints:
-            unwanted.pop(endpoint.key(), None)
+        endpoints, before = _by_key(loaded.board), _by_key(self.board)
+        unwanted = {key: self.sockets[key] for key in self.sockets if key not in endpoints}
         shut: list[listening.Key] = []
         try:
-            for endpoint in loaded.board.endpoints:
-                if endpoint.key() not in self.sockets:
-                    opened[endpoint.key()] = _listen(endpoint, unwanted, shut)
+            for key, endpoint in endpoints.items():
+                if key not in self.sockets:
+                    opened[key] = self._listen(endpoint, unwanted, shut)
         except VirtError:
             for socket in opened.values():
                 socket.close()
             for key in shut:
-                self.sockets[key].listen(_BACKLOG)
-            for fd in [fd for fds in loaded.namespaces.values() for fd in fds]:
-                os.close(fd)
+                self._listen_again(before.get(key) or Endpoint(*key))
+            loaded.drop()
             raise
+        for key, endpoint in endpoints.items():
+            if key in before and before[key].backlog != endpoint.backlog and key in self.sockets:
+                self._listen_again(endpoint)
         self.namespaces.update(loaded.namespaces)
         self.sockets.update(opened)
         self._close_shut()
         self.shut = {key: self.sockets.pop(key) for key in shut}
-        before, self.board = self.board, loaded.board
-        return before
+        for key in self.passed - endpoints.keys():
+            text = f"the service manager listens on {Endpoint(*key)}, where nothing is served"
+            self.journal.write(WARNING, text)
+        previous, self.board = self.board, loaded.board
+        return previous
+
+    def _listen(
+        self,
+        endpoint: Endpoint,
+        unwanted: dict[listening.Key, _socket.socket],
+        shut: list[listening.Key],
+    ) -> _socket.socket:
+        """Listen, and where a socket of ours that nobody wants any more is in the way, shut it first.
+
+        That of all addresses and that of one are in each other's way. Spawners have the socket, too:
+        only to shut it ends it for all, for a service manager as well. Raises VirtError.
+        """
+        try:
+            return listening.listen(endpoint)
+        except Busy as error:
+            found = [key for key in unwanted if _is_in_the_way(key, endpoint) and key not in shut]
+            for key in found:
+                if key in self.passed:
+                    raise Busy(
+                        f"cannot listen on {endpoint}: the service manager does, on {Endpoint(*key)}",
+                        hint="have its socket unit listen where the services do",
+                    ) from error
+            if not found:
+                raise
+        for key in found:
+            unwanted[key].shutdown(_socket.SHUT_RD)
+            shut.append(key)
+        return listening.listen(endpoint)
+
+    def _listen_again(self, endpoint: Endpoint) -> None:
+        """Have a socket of ours listen, with what may wait in its queue now."""
+        key = endpoint.key()
+        if endpoint.kind != "tcp" or key in self.passed:
+            return
+        try:
+            self.sockets[key].listen(endpoint.backlog)
+        except OSError as error:
+            self.journal.write(ERROR, f"cannot listen on {endpoint}: {error.strerror}")
 
     def go_back(self, before: Board) -> None:
         """Keep the board that `take` gave back: its spawners, which serve on, listen as before."""
@@ -100,14 +144,11 @@ class Holdings:
             if socket is None:
                 continue
             for key in [key for key in self.sockets if key not in wanted]:
-                if _is_in_the_way(key, endpoint):
+                if _is_in_the_way(key, endpoint) and key not in self.passed:
                     self.sockets[key].shutdown(_socket.SHUT_RD)
                     self.sockets.pop(key).close()
             self.sockets[endpoint.key()] = socket
-            try:
-                socket.listen(endpoint.backlog)
-            except OSError as error:
-                self.journal.write(ERROR, f"cannot listen on {endpoint}: {error.strerror}")
+            self._listen_again(endpoint)
         self.board = before
 
     def _close_shut(self) -> None:
@@ -121,7 +162,7 @@ class Holdings:
         """
         self._close_shut()
         wanted = {endpoint.key() for endpoint in self.board.endpoints}
-        for key in [key for key in self.sockets if key not in wanted]:
+        for key in [key for key in self.sockets if key not in wanted and key not in self.passed]:
             self.sockets.pop(key).close()
         places = {target.place.key() for target in self.board.targets}
         for place in [place for place in self.namespaces if place not in places]:
@@ -152,26 +193,8 @@ class Holdings:
         return f"{len(self.board.endpoints)} endpoints, {count} domains{daemons}"
 
 
-def _listen(
-    endpoint: Endpoint,
-    unwanted: dict[listening.Key, _socket.socket],
-    shut: list[listening.Key],
-) -> _socket.socket:
-    """Listen, and where a socket of ours that nobody wants any more is in the way, shut it first.
-
-    That of all addresses and that of one are in each other's way. Spawners have the socket, too:
-    only to shut it ends it for all. Raises VirtError.
-    """
-    try:
-        return listening.listen(endpoint)
-    except Busy:
-        found = [key for key in unwanted if _is_in_the_way(key, endpoint) and key not in shut]
-        if not found:
-            raise
-    for key in found:
-        unwanted[key].shutdown(_socket.SHUT_RD)
-        shut.append(key)
-    return listening.listen(endpoint)
+def _by_key(board: Board) -> dict[listening.Key, Endpoint]:
+    return {endpoint.key(): endpoint for endpoint in board.endpoints}
 
 
 def _is_in_the_way(key: listening.Key, endpoint: Endpoint) -> bool:

@@ -19,16 +19,29 @@ if TYPE_CHECKING:
 
 Key = tuple[str, int, int, str]
 _THREE = array("i", [0, 0, 0])
+_MOVED = (2, 116)  # ENOENT, ESTALE
+_ATTEMPTS = 5
+_NO_ANSWER = ("it ended without an answer", None, (), 70)
 
 
 class Loaded:
-    """A board, and descriptors of the namespaces that it needs and that were not there before."""
+    """A board, and descriptors of the namespaces that it needs and that were not there before.
 
-    __slots__ = ("board", "namespaces")
+    digest: of all that the board says.
+    """
 
-    def __init__(self, board: Board, namespaces: dict[Key, tuple[int, ...]]) -> None:
+    __slots__ = ("board", "digest", "namespaces")
+
+    def __init__(
+        self, board: Board, namespaces: dict[Key, tuple[int, ...]], digest: bytes = b""
+    ) -> None:
         self.board = board
         self.namespaces = namespaces
+        self.digest = digest
+
+    def drop(self) -> None:
+        """It is not wanted: close the namespaces."""
+        _close(self.namespaces)
 
 
 def load(read: "Callable[[], Board]", home: Home, there: "frozenset[Key]") -> Loaded:
@@ -48,18 +61,22 @@ def load(read: "Callable[[], Board]", home: Home, there: "frozenset[Key]") -> Lo
     with open(result_fd, "rb") as file:
         file.seek(0)
         text = file.read()
-    outcome = packing.unpack(text) if text else ("it ended without an answer", None, (), 70)
+    outcome, digest = packing.unpack(text) if text else (_NO_ANSWER, b"")
     if isinstance(outcome, Board) and is_whole:
-        return Loaded(outcome, found)
-    for fds in found.values():
-        for fd in fds:
-            os.close(fd)
+        return Loaded(outcome, found, digest)
+    _close(found)
     if not is_whole:
         raise ConfigError(
             "cannot keep the namespaces of all domains: too many open files",
             hint="three are needed for each: LimitNOFILE of systemd, or `ulimit -Hn`, allows more",
         )
     raise _error(*outcome)
+
+
+def _close(namespaces: dict[Key, tuple[int, ...]]) -> None:
+    for fds in namespaces.values():
+        for fd in fds:
+            os.close(fd)
 
 
 def _error(
@@ -99,10 +116,10 @@ def _read_and_build(
 ) -> "NoReturn":
     status = 70
     outcome: object = None
+    digest = b""
     try:
-        outcome = read()
-        assert isinstance(outcome, Board)
-        _build(outcome, home, there, theirs)
+        outcome = _read_until_built(read, home, set(there), theirs)
+        digest = packing.digest(outcome)
         status = 0
     except VirtError as error:
         problems = getattr(error, "problems", ())
@@ -111,23 +128,45 @@ def _read_and_build(
     except Exception as error:  # noqa: BLE001  the server goes on with what it has
         outcome = (f"internal error: {type(error).__name__}: {error}", None, (), 70)
     finally:
-        os.write(result_fd, packing.pack(outcome))
-        os._exit(status)
+        try:
+            os.write(result_fd, packing.pack((outcome, digest)))
+        finally:
+            os._exit(status)
 
 
-def _build(board: Board, home: Home, there: "frozenset[Key]", theirs: _socket.socket) -> None:
-    done = set(there)
+def _read_until_built(
+    read: "Callable[[], Board]", home: Home, done: "set[Key]", theirs: _socket.socket
+) -> Board:
+    """What is declared, once all of its trees are those that were read: one may go, or come, meanwhile."""
+    for _ in range(_ATTEMPTS - 1):
+        board = read()
+        try:
+            _build(board, home, done, theirs)
+        except _MovedError:
+            continue
+        return board
+    board = read()
+    _build(board, home, done, theirs)
+    return board
+
+
+class _MovedError(ConfigError):
+    """A tree is another one than was read."""
+
+
+def _build(board: Board, home: Home, done: "set[Key]", theirs: _socket.socket) -> None:
     for target in board.targets:
         place = target.place
         if place.isolation != "namespace" or place.key() in done:
             continue
-        done.add(place.key())
         try:
             fds = build(home, place)
         except OSError as error:
-            raise ConfigError(
+            kind = _MovedError if error.errno in _MOVED else ConfigError
+            raise kind(
                 f"cannot build the namespaces of {place.domain}: {error.strerror}"
             ) from error
+        done.add(place.key())
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", fds).tobytes())
         theirs.sendmsg([packing.pack(place.key())], [rights])
         for fd in fds:

@@ -6,6 +6,7 @@ from virttools import linux
 from virttools.serve import jail
 from virttools.serve.board import Place
 
+_STALE = 116  # ESTALE
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 _MOST_KEPT = 48  # descriptors: each costs every start some 0.08 us, opening one anew 5 us
 
@@ -33,11 +34,14 @@ class Home:
 def build(home: Home, place: Place) -> tuple[int, int, int]:
     """Descriptors of a mount namespace whose root is the place's folder, and of its uts and ipc namespaces.
 
-    The process must have one thread. Raises OSError.
+    The process must have one thread. Raises OSError, ESTALE where another tree lies there by now.
     """
     here_fd = os.open("/proc/self/ns", _FOLDER)
     tree_fd = os.open(place.folder, _FOLDER | os.O_NOFOLLOW)
     try:
+        seen = os.fstat(tree_fd)
+        if (seen.st_dev, seen.st_ino) != place.identity:
+            raise OSError(_STALE, os.strerror(_STALE))
         clone_fd = jail.clone(tree_fd)
         linux.unshare(linux.CLONE_NEWIPC)
         jail.enter(clone_fd, jail.hostname(place.hostname))

@@ -6,6 +6,7 @@ import sys
 
 from virttools import linux
 from virttools.serve import packing
+from virttools.serve.board import Board
 from virttools.serve.children import Children
 from virttools.serve.daemons import Fleet
 from virttools.serve.holdings import Holdings
@@ -44,6 +45,8 @@ def leave(
         "control": control.fileno(),
         "counts": counts,
         "files": held.files,
+        "board": packing.pack(held.board),
+        "passed": list(held.passed),
     }
     os.write(state_fd, packing.pack(state))
     for fd in (
@@ -68,6 +71,8 @@ def take(held: Holdings, children: Children, fleet: Fleet) -> tuple[_socket.sock
     held.files = state.get("files", held.files)  # version 0.1.0 had the same for all
     held.ledger = Ledger(state["ledger"])
     held.rows.numbers, held.rows.spare = state["rows"]
+    held.board = _board(state.get("board"))
+    held.passed = set(state.get("passed", ()))
     held.sockets = {key: _socket.socket(fileno=fd) for key, fd in state["sockets"].items()}
     # A predecessor of before 0.2 had no ipc namespaces. Its spawners that drain may still enter the
     # others by their numbers, so those stay open.
@@ -75,10 +80,20 @@ def take(held: Holdings, children: Children, fleet: Fleet) -> tuple[_socket.sock
     for pid, fd, is_waiting, is_draining, is_stopped in state["children"]:
         child = children.add(pid, _socket.socket(fileno=fd), is_waiting=is_waiting)
         child.is_ready, child.is_draining, child.is_stopped = True, is_draining, is_stopped
+        child.board = None if is_draining else held.board
     fleet.take(state.get("daemons", []))  # one that knew of none left none
     linux.close_range_cloexec(3)
     counts: Counts = state["counts"]
     return _socket.socket(fileno=state["control"]), counts
+
+
+def _board(text: bytes | None) -> Board:
+    """What the predecessor serves, or nothing where it told nothing that we understand."""
+    try:
+        found = packing.unpack(text) if text else None
+    except (ValueError, TypeError, IndexError):  # another version's
+        found = None
+    return found if isinstance(found, Board) else Board()
 
 
 def _unpack(text: bytes) -> "dict[str, Any]":

@@ -12,6 +12,7 @@ from virttools.serve import control, loading, successor
 from virttools.serve.asking import LOOK
 from virttools.serve.children import REPLACE, SIGNALS, Child, Children
 from virttools.serve.daemons import Fleet
+from virttools.serve.following import Calm, Watch
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import ERROR, INFO, NOTICE, WARNING, Journal
 from virttools.serve.notify import Notifier
@@ -25,15 +26,19 @@ if TYPE_CHECKING:
 _READY_SECONDS = 30.0
 _STOPPED_SECONDS = 6.0
 _RESTART_SECONDS = 1.0
+_CHANGED = -1  # no signal: domains came, changed or went
 
 
 class Settings:
     """How to serve. read: what is declared now; control: the path of the status socket.
 
     successor: the command that SIGUSR2 replaces this one by, and what checks it beforehand.
+    followed: folders in which a change of names may be one of what is declared.
     """
 
-    __slots__ = ("check", "control", "cores", "drain_seconds", "journal", "read", "successor")
+    __slots__ = (
+        "check", "control", "cores", "drain_seconds", "followed", "journal", "read", "successor",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class Settings:
         journal: Journal,
         successor: list[str],
         check: list[str],
+        followed: tuple[str, ...] = (),
     ) -> None:
         self.read = read
         self.control = control
@@ -53,6 +59,7 @@ class Settings:
         self.journal = journal
         self.successor = successor
         self.check = check
+        self.followed = followed
 
 
 class Supervisor:
@@ -66,6 +73,12 @@ class Supervisor:
         self._asked: list[int] = []
         self._children = Children(self._held, self._poll, self._asked.append)
         self._fleet = Fleet(self._poll, settings.journal, self._held.give_room_back)
+        self._watch = Watch(settings.followed)
+        self._calm = Calm()
+        self._unheard = self._trouble = ""
+        self._digest = b""
+        self._replaced = -_RESTART_SECONDS
+        self._replace_at: float | None = None
         self._control: _socket.socket
         self._notifier = Notifier(os.environ)
         self._started = time.monotonic()
@@ -82,12 +95,13 @@ class Supervisor:
         """Serve until told to end. Raises VirtError where it cannot begin."""
         os.chdir("/")
         self._begin()
-        self._load()
+        self._load_first()
         self._notifier.ready(str(self._held))
         self._journal.write(INFO, f"ready: {self._held}")
         while True:
-            self._wait(0.0 if self._asked else self._fleet.patience())
+            self._wait(0.0 if self._asked else self._patience())
             self._fleet.tend(time.monotonic())
+            self._ask_what_is_due(time.monotonic())
             for number in self._take_asked():
                 if number in (_signal.SIGTERM, _signal.SIGINT):
                     return self._end()
@@ -97,6 +111,10 @@ class Supervisor:
                     self._hand_over()
                 elif number == REPLACE:
                     self._replace()
+                elif number == _CHANGED:
+                    self.reload(unless_same=True)
+            if self._children.has_freed:  # here: not while another set is only being started
+                self._children.release()
 
     def _begin(self) -> None:
         """With what a predecessor left, or with nothing."""
@@ -111,10 +129,37 @@ class Supervisor:
         if self._settings.control:
             self._poll.register(self._control.fileno(), select.POLLIN)
 
+    def _load_first(self) -> None:
+        """Raises VirtError, but not as a successor that knows what is served: that goes on."""
+        try:
+            self._load()
+        except VirtError as error:
+            if not self._held.board.endpoints:
+                raise
+            self._failed_reloads += 1
+            self._tell_error("cannot reload, the old set stays", error)
+            self._fleet.want(self._held.board.daemons, is_asked=False)
+
     def _take_asked(self) -> list[int]:
         asked = list(dict.fromkeys(self._asked))
         self._asked.clear()
         return asked
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due; None: nothing is, and nothing wakes us up."""
+        now = time.monotonic()
+        times = (self._calm.due(self._children.draining()), self._replace_at)
+        waits = [max(0.0, due - now) for due in times if due is not None]
+        fleet = self._fleet.patience()
+        return min(waits if fleet is None else [*waits, fleet], default=None)
+
+    def _ask_what_is_due(self, now: float) -> None:
+        due = self._calm.due(self._children.draining())
+        if due is not None and due <= now:
+            self._asked.append(_CHANGED)
+        if self._replace_at is not None and self._replace_at <= now:
+            self._replace_at = None
+            self._asked.append(REPLACE)
 
     def _wait(self, seconds: float | None) -> None:
         """Sleep until something happens, and attend to what is not a request by signal."""
@@ -127,6 +172,9 @@ class Supervisor:
                 self._children.reap(self._fleet.reap)
             elif fd == self._control.fileno():
                 self._tell_status()
+            elif fd == self._watch.fd:
+                if self._watch.has_changed():
+                    self._calm.note(time.monotonic())
             elif fd in children:
                 self._children.hear(children[fd])
             elif self._fleet.has(fd):
@@ -141,29 +189,51 @@ class Supervisor:
 
     # ---- what is served
 
-    def reload(self) -> None:
+    def reload(self, *, unless_same: bool = False) -> None:
         """Serve what is declared now; keep the old set, whole, where that is wrong."""
+        begun = time.monotonic()
         self._notifier.reloading(time.monotonic_ns() // 1000)
         try:
-            self._load()
-            self._reloads += 1
-            self._journal.write(NOTICE, f"reloaded: {self._held}")
+            if self._load(unless_same=unless_same):
+                self._reloads += 1
+                self._journal.write(NOTICE, f"reloaded: {self._held}")
+            self._trouble = ""
         except VirtError as error:
             self._failed_reloads += 1
             self._tell_error("cannot reload, the old set stays", error)
         self._notifier.ready(str(self._held))
+        now = time.monotonic()
+        self._calm.rest(now, now - begun)
+
+    def _follow(self) -> None:
+        """Hear from now on of what changes, and take what was told before as read."""
+        unheard = self._watch.begin()
+        if unheard and unheard != self._unheard:
+            text = f"cannot follow what changes in {self._settings.followed[0]}: {unheard}"
+            self._journal.write(WARNING, f"{text}: SIGHUP has it read")
+        self._unheard = unheard
+        if self._watch.fd >= 0:
+            self._poll.register(self._watch.fd, select.POLLIN)
+        self._watch.has_changed()
+        self._calm.looked()
 
     def _tell_error(self, what: str, error: VirtError) -> None:
+        self._trouble = error.message
         self._journal.write(ERROR, f"{what}: {error.message}")
         for problem in getattr(error, "problems", ()):
             self._journal.write(ERROR, str(problem))
 
-    def _load(self) -> None:
+    def _load(self, *, unless_same: bool = False) -> bool:
+        """Whether another set is served now. unless_same: keep the spawners where none is declared."""
+        self._follow()
         there = frozenset(self._held.namespaces)
         try:
             loaded = loading.load(self._settings.read, self._held.home, there)
         except OSError as error:
             raise VirtError(f"cannot read what is declared: {error.strerror}") from error
+        if unless_same and loaded.digest == self._digest:
+            loaded.drop()
+            return False
         before = self._held.take(loaded)
         for note in loaded.board.notes:
             self._journal.write(WARNING, note)
@@ -175,7 +245,9 @@ class Supervisor:
             raise
         finally:
             self._children.release()
-        self._fleet.want(loaded.board.daemons)
+        self._digest = loaded.digest
+        self._fleet.want(loaded.board.daemons, is_asked=not unless_same)
+        return True
 
     def _renew(self) -> None:
         """Start spawners for the board, and only when they accept have the old ones drain.
@@ -210,14 +282,21 @@ class Supervisor:
             self._wait(0.1)
 
     def _replace(self) -> None:
-        """A spawner died, and its pid namespace with it: what it counted as live is no more."""
-        time.sleep(_RESTART_SECONDS)
+        """A spawner died, and its pid namespace with it: what it counted as live is no more.
+
+        At once, but one that dies again and again is started once a second.
+        """
+        now = time.monotonic()
+        if now < self._replaced + _RESTART_SECONDS:
+            self._replace_at = self._replaced + _RESTART_SECONDS
+            return
         self._held.renew_ledger()
         try:
             self._renew()
         except VirtError as error:
             self._tell_error("cannot serve", error)
-            self._asked.append(REPLACE)
+            self._replace_at = time.monotonic() + _RESTART_SECONDS
+        self._replaced = time.monotonic()
 
     # ---- the end, and a successor
 
