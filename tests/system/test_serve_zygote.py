@@ -39,6 +39,13 @@ def _closed(fd):
     except OSError:
         return True
 """
+BESIDE = """import os, sys
+WORD, OUT = "first", sys.stdout
+if "a b" not in sys.argv:  # only while it is loaded beforehand
+    sys.argv.clear()
+os.environ["BESIDE"] = "here"
+os.environ.pop("SHELL", None)
+"""
 ENDS = """#!/usr/bin/python3 -I
 import atexit, sys
 what = sys.stdin.readline().strip()
@@ -49,6 +56,14 @@ if what == "text":
     sys.exit("no")
 if what == "error":
     raise ValueError(what)
+if what == "closed":
+    atexit.unregister(print)
+    sys.stdout.close()
+    sys.exit()
+if what == "none":
+    atexit.unregister(print)
+    sys.stdout = None
+    sys.exit(4)
 print(what)
 """
 THREADS = """#!/usr/bin/python3
@@ -88,7 +103,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         + ETC
         + table("plain", "tell", web, 'args = ["a b"]')
         + table("zygote", "tell", web, 'args = ["a b"]', zygote)
-        + table("ends", "ends", web, zygote)
+        + table("ends", "ends", web, zygote, 'log_on_success = ["EXIT"]')
         + table("shell", "shell", web, zygote)
         + table("few", "hold", web, zygote, "instances = 2", 'rlimits = ["files=64"]')
         + table("root", "threads", zygote)
@@ -100,7 +115,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     found = virt.root / "one.test"
     head, _, rest = SCRIPT.partition("import beside\n")
     write(found, "tell", f"{head}import beside\n{CLOSED}{rest}")
-    write(found, "beside.py", 'import sys\nWORD, OUT = "first", sys.stdout\n')
+    write(found, "beside.py", BESIDE)
     write(found, "ends", ENDS)
     write(found, "shell", "#!/bin/sh\necho no python\n")
     write(
@@ -163,12 +178,22 @@ def test_an_end_is_that_of_a_python(running: Server, said: bytes, answer: str) -
     assert "<string>" not in told
 
 
+@pytest.mark.parametrize(("said", "status"), [(b"closed\n", 0), (b"none\n", 4), (b"seven\n", 7)])
+def test_a_status_is_that_of_a_python(running: Server, said: bytes, status: int) -> None:
+    """A stream that the script closed, or took away, is not missed."""
+    before = len(lines(running, "EXIT: ends"))
+    ask(ADDRESS, PORTS["ends"], said)
+    until(lambda: len(lines(running, "EXIT: ends")) > before, "the end is told")
+    assert f"status={status} " in lines(running, "EXIT: ends")[-1]
+
+
 def test_what_changes_is_loaded_anew(running: Server, tree: Path) -> None:
     """A module or the script itself; one that cannot be compiled is run as it is, and says why."""
     assert '"beside": "first"' in ask(ADDRESS, PORTS["zygote"], b"said\n")
     (tree / "srv/beside.py").write_text('WORD = "another"\n')
     for _ in range(4):
         assert '"beside": "another"' in ask(ADDRESS, PORTS["zygote"], b"said\n")
+    assert not lines(running, "zygote one.test: its worker was ended")
     write(tree, "ends", "#!/usr/bin/python3\nprint('new')\n")
     assert ask(ADDRESS, PORTS["ends"], b"x\n") == "new\n"
     write(tree, "ends", "#!/usr/bin/python3\nprint(\n")

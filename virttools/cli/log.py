@@ -232,13 +232,7 @@ def serve(
     from virttools.domains import log_server
 
     output: Output = ctx.obj
-    if forward and forward not in ("syslog", "journal") and not forward.startswith("/"):
-        raise UsageError(
-            f"cannot forward to {forward!r}: it is no place",
-            hint="--forward syslog, journal, or the path of a socket",
-        )
-    if not files and not combined and not forward:
-        raise UsageError("cannot serve: without files and without --forward all would be lost")
+    _refuse_nowhere(forward, is_kept=files or combined)
     options = Options(
         root=output.settings.root,
         rate=rate,
@@ -247,13 +241,24 @@ def serve(
         combined=combined,
         forward=forward,
     )
-    folder = logs_folder(output, logs)
-    started = log_server.prepare(
-        log_server.Wanted(options=options, folder=folder, user=user, shared=shared)
+    wanted = log_server.Wanted(
+        options=options, folder=logs_folder(output, logs), user=user, shared=shared
     )
+    started = log_server.prepare(wanted)
     for fault in started.faults:
         _tell(output, fault.message, fault.hint)
     holder.become(started.state)
+
+
+def _refuse_nowhere(forward: str, *, is_kept: bool) -> None:
+    """Raise UsageError where what is received would go nowhere. is_kept: in files."""
+    if forward and forward not in ("syslog", "journal") and not forward.startswith("/"):
+        raise UsageError(
+            f"cannot forward to {forward!r}: it is no place",
+            hint="--forward syslog, journal, or the path of a socket",
+        )
+    if not is_kept and not forward:
+        raise UsageError("cannot serve: without files and without --forward all would be lost")
 
 
 def _names(domains: list[str] | None) -> list[str]:

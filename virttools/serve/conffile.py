@@ -14,7 +14,7 @@ _PATIENCE = 1.0
 def read(path: str, patience: float = _PATIENCE) -> tuple[bytes, os.stat_result]:
     """The whole of a file, once nobody changes it, or as it is after `patience` seconds. Raises ConfigError.
 
-    An empty one is waited for too: it may just have been truncated.
+    An empty one is waited for too, while it may just have been truncated; one that was left so is empty.
     """
     deadline = time.monotonic() + patience
     try:
@@ -35,8 +35,5 @@ def _look(path: str) -> tuple[bytes, os.stat_result, bool]:
         text = file.read() or b""
         after = os.fstat(fd)
     age = time.time() - after.st_mtime
-    is_whole = bool(text) and (before.st_mtime_ns, before.st_size) == (
-        after.st_mtime_ns,
-        after.st_size,
-    )
-    return text, after, is_whole and not 0 <= age < _QUIET
+    is_same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+    return text, after, is_same and not 0 <= age < (_QUIET if text else _PATIENCE)

@@ -26,7 +26,7 @@ LONGEST = 1 << 16
 NOT_STARTED = -1000
 LIBRARY = os.path.dirname(os.__file__) + "/"
 SPACE = socket.CMSG_SPACE(array("i", [0]).itemsize)
-BEFORE = []  # type: list[TextIO]  # streams that a module which was loaded may have kept
+BEFORE = []  # type: list[TextIO | None]  # streams that a module which was loaded may have kept
 
 
 def load(script: str) -> "CodeType":
@@ -79,18 +79,21 @@ class Zygote:
         self.script = script
         self.live = live
         self.start = (sys.argv, dict(os.environ))
+        sys.argv = [script]  # a module may change the list
         self.null_fd = os.dup(0)
         self.wake_fd, self.wake_write_fd = os.pipe()
         os.set_blocking(self.wake_write_fd, False)
         _signal.set_wakeup_fd(self.wake_write_fd)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
         self.code = None
+        before = dict(os.environb)
         self.seen = {script: stamp(script)}
         try:
             self.code = load(script)
             self.seen = state(script)
         except (OSError, SyntaxError, ValueError):
             pass  # it is run as it is, and says what is wrong
+        self.changes = changes(before)
         self.prepare()
         gc.collect()
         gc.freeze()
@@ -106,7 +109,10 @@ class Zygote:
         for end in ends:
             end.close()
         for fd, word in enumerate(("stdin", "stdout", "stderr")):
-            new = stream(fd, getattr(sys, word))
+            old = getattr(sys, word)
+            if old is None or old is not getattr(sys, f"__{word}__") or old.closed:
+                continue  # a module has put its own there, or closed it
+            new = stream(fd, old)
             setattr(sys, word, new)
             setattr(sys, f"__{word}__", new)
 
@@ -136,7 +142,7 @@ class Zygote:
             return True
         number, path, argv, env = told
         fd = array("i", rights[0][2])[0]
-        adopt(argv, env, self.script)
+        adopt(argv, {**env, **self.changes}, self.script)
         is_new = any(stamp(file) != seen for file, seen in self.seen.items())
         try:
             pid = os.fork()
@@ -217,13 +223,22 @@ def become(
         os._exit(status)
 
 
-def adopt(argv: "tuple[bytes, ...]", env: "dict[bytes, bytes]", script: str) -> None:
+def changes(before: "dict[bytes, bytes]") -> "dict[bytes, bytes | None]":
+    """What the modules that were loaded have made of the environment; None: it is gone."""
+    now = os.environb
+    found = {name: value for name, value in now.items() if before.get(name) != value}
+    return {**dict.fromkeys(name for name in before if name not in now), **found}
+
+
+def adopt(argv: "tuple[bytes, ...]", env: "dict[bytes, bytes | None]", script: str) -> None:
     """Have the words and the environment of a connection before the fork: little differs from the last one's."""
     now = os.environb
     for name in [name for name in now if name not in env and name != b"LC_CTYPE"]:
         del now[name]  # that one is the interpreter's, of its start (PEP 538)
     for name, value in env.items():
-        if now.get(name) != value:
+        if value is None:
+            now.pop(name, None)
+        elif now.get(name) != value:
             now[name] = value
     sys.argv = [script, *map(os.fsdecode, argv[1:])]
 
@@ -280,10 +295,12 @@ def end(status: int) -> int:
     return status
 
 
-def flushed(file: "TextIO") -> bool:
+def flushed(file: "TextIO | None") -> bool:
+    """Whether all of it is written; one that is closed, or none, has nothing left."""
     try:
-        file.flush()
-    except (OSError, ValueError):
+        if file is not None and not getattr(file, "closed", False):
+            file.flush()
+    except (AttributeError, OSError, ValueError):
         return False
     return True
 

@@ -13,54 +13,45 @@ _HELP_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n"})
 def text(status: Status) -> str:
     """The metrics in the Prometheus text format 0.0.4; the time series of a domain go when it goes."""
     lines: list[str] = []
-    pairs = [((("service", it.service), ("domain", it.domain)), it) for it in status.served]
-    jobs = [((("command", it.command), ("domain", it.domain)), it) for it in status.periodic]
-    _add(
-        lines, "info", "gauge", "The version of the server.", [((("version", status.version),), 1)]
-    )
-    _add(lines, "uptime_seconds", "gauge", "Seconds since the start.", [((), status.uptime)])
-    _add(lines, "spawners", "gauge", "Processes that start programs.", [((), status.spawners)])
-    _add(
-        lines,
-        "reloads_total",
-        "counter",
-        "Reloads of the configuration.",
-        [
-            ((("result", "done"),), status.reloads),
-            ((("result", "refused"),), status.failed_reloads),
-        ],
-    )
-    _add(lines, "unrouted_total", "counter", "Connections to no domain.", [((), status.unrouted)])
-    _add(lines, "lost_log_lines_total", "counter", "Log lines not sent.", [((), status.lost)])
-    _add(lines, "connections", "gauge", "Live connections.", [(of, it.live) for of, it in pairs])
-    _add(
-        lines,
-        "served_total",
-        "counter",
-        "Connections served.",
-        [(of, it.served) for of, it in pairs],
-    )
-    _add(
-        lines,
-        "failed_total",
-        "counter",
-        "Programs that could not be started.",
-        [(of, it.failed) for of, it in pairs],
-    )
-    refusals = [
-        ((*of, ("reason", reason)), count) for of, it in pairs for reason, count in it.refused
-    ]
-    _add(lines, "refused_total", "counter", "Connections refused by a limit.", refusals)
-    _add(lines, "runs_total", "counter", "Periodic runs.", [(of, it.runs) for of, it in jobs])
-    _add(
-        lines,
-        "failed_runs_total",
-        "counter",
-        "Periodic runs that failed.",
-        [(of, it.failed) for of, it in jobs],
-    )
+    _add_server(lines, status)
+    _add_services(lines, status)
+    _add_periodic(lines, status)
     _add_daemons(lines, status)
     return "".join(line + "\n" for line in lines)
+
+
+def _add_server(lines: list[str], status: Status) -> None:
+    version = [((("version", status.version),), 1)]
+    _add(lines, "info", "gauge", "The version of the server.", version)
+    _add(lines, "uptime_seconds", "gauge", "Seconds since the start.", [((), status.uptime)])
+    _add(lines, "spawners", "gauge", "Processes that start programs.", [((), status.spawners)])
+    results = (("done", status.reloads), ("refused", status.failed_reloads))
+    reloads = [((("result", result),), count) for result, count in results]
+    _add(lines, "reloads_total", "counter", "Reloads of the configuration.", reloads)
+    _add(lines, "unrouted_total", "counter", "Connections to no domain.", [((), status.unrouted)])
+    _add(lines, "lost_log_lines_total", "counter", "Log lines not sent.", [((), status.lost)])
+
+
+def _add_services(lines: list[str], status: Status) -> None:
+    of = [((("service", it.service), ("domain", it.domain)), it) for it in status.served]
+    live = [(labels, it.live) for labels, it in of]
+    _add(lines, "connections", "gauge", "Live connections.", live)
+    served = [(labels, it.served) for labels, it in of]
+    _add(lines, "served_total", "counter", "Connections served.", served)
+    failed = [(labels, it.failed) for labels, it in of]
+    _add(lines, "failed_total", "counter", "Programs that could not be started.", failed)
+    refused = [
+        ((*labels, ("reason", reason)), count) for labels, it in of for reason, count in it.refused
+    ]
+    _add(lines, "refused_total", "counter", "Connections refused by a limit.", refused)
+
+
+def _add_periodic(lines: list[str], status: Status) -> None:
+    of = [((("command", it.command), ("domain", it.domain)), it) for it in status.periodic]
+    runs = [(labels, it.runs) for labels, it in of]
+    _add(lines, "runs_total", "counter", "Periodic runs.", runs)
+    failed = [(labels, it.failed) for labels, it in of]
+    _add(lines, "failed_runs_total", "counter", "Periodic runs that failed.", failed)
 
 
 def _add_daemons(lines: list[str], status: Status) -> None:
