@@ -63,7 +63,7 @@ MODULES = {
         serve.become serve.connection serve.forking serve.jail
         serve.following serve.journal serve.launch serve.ledger serve.listening serve.loading serve.namespaces serve.acceptor serve.spawner
         serve.starter serve.work serve.holdings serve.children serve.control serve.successor serve.supervisor serve.worker
-        probe.clients probe.ftp probe.http probe.imap probe.network probe.performer probe.pop probe.poppass probe.smb probe.smtp
+        probe.clients probe.introduction probe.ftp probe.http probe.imap probe.network probe.performer probe.pop probe.poppass probe.smb probe.smtp
         net.aliases net.arp net.claims
         probe.scene probe.trial
         serve.daemons serve.keeper

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.calls import Virt
 from tests.system.server import Server, connect, read, serving, until
 from tests.system.serving import domain, free_ports, lines, live, refused, small_root
 from virttools.serve.proxied import SECONDS
@@ -17,7 +18,7 @@ from virttools.serve.proxyprotocol import V2_SIGNATURE
 pytestmark = pytest.mark.usefixtures("as_root")
 HERE, OTHER = "127.0.87.1", "127.0.87.2"
 PROXY, STRANGER = "127.0.87.100", "127.0.87.200"
-PORTS = free_ports(("who", "echo", "one", "from", "bob", "plain"))
+PORTS = free_ports(("who", "echo", "one", "from", "bob", "plain", "web"))
 REST = f"nice=0 files={resource.getrlimit(resource.RLIMIT_NOFILE)[0]}\n"
 CLIENT = b"PROXY TCP4 192.0.2.9 192.0.2.1 4711 21\r\n"
 
@@ -26,7 +27,8 @@ CLIENT = b"PROXY TCP4 192.0.2.9 192.0.2.1 4711 21\r\n"
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("proxy")
     with small_root(folder) as (virt, service):
-        domain(virt, "one.test", HERE, service, *map(table, ("who", "echo", "one", "from", "bob")))
+        tables = [*map(table, ("who", "echo", "one", "from", "bob")), web()]
+        domain(virt, "one.test", HERE, service, *tables)
         domain(virt, "two.test", OTHER, service, f'name = "plain"\nport = {PORTS["plain"]}')
         with serving(virt.root, folder) as started:
             yield started
@@ -44,6 +46,12 @@ def table(name: str) -> str:
         f'name = "{name}"\nport = {PORTS[name]}\nargs = ["{program}"]\n{limit}\n'
         f'proxy_protocol = ["{PROXY}"]'
     )
+
+
+def web() -> str:
+    """A service whose proxy is this machine, and its probe."""
+    table = f'name = "web"\nport = {PORTS["web"]}\nargs = ["web"]\nproxy_protocol = ["127.0.0.0/8"]'
+    return f'{table}\n[[probes]]\nservice = "web"\nkind = "http"'
 
 
 def ask(name: str, sent: bytes, source: str = PROXY) -> str:
@@ -107,6 +115,15 @@ def test_a_stranger_names_nobody(running: Server) -> None:
     """His header is taken for what he says to the program."""
     assert ask("who", b"", STRANGER).startswith(told(STRANGER, HERE))
     assert ask("echo", CLIENT, STRANGER).encode() == CLIENT
+
+
+def test_a_trial_begins_as_the_proxy_does(running: Server) -> None:
+    """`virt test --live`, where who connects from this machine is taken for the proxy."""
+    said = Virt(running.root).json("test", "one.test", "web", "--live")
+    assert [(one["ok"], one["told"]) for one in said["services"]] == [(True, "GET /: 200, 3 bytes")]
+    assert refused(running, "web", "one.test") == {}
+    trial = Virt(running.root).json("test", "one.test", "web")  # a program of its own has no proxy
+    assert trial["services"][0]["ok"]
 
 
 def test_limits_are_of_the_client_not_of_the_proxy(running: Server) -> None:

@@ -18,7 +18,7 @@ from virttools import linux
 from virttools.enter import inside
 from virttools.errors import ApplyError, HostLacks, NeedsPrivilege, VirtError
 from virttools.manifest.model import Probe
-from virttools.probe import clients, network, scene
+from virttools.probe import clients, introduction, network, scene
 from virttools.probe.outcome import Call, Login, Outcome, Refused, printable
 from virttools.probe.performer import Performer
 from virttools.serve.board import Target
@@ -98,6 +98,7 @@ def _is_live(trial: Trial) -> bool:
     try:
         with _bound(trial.address) as asked:
             asked.connect((trial.address, trial.port))
+            introduction.introduce(asked, trial.target.proxies)
     except OSError:
         return False
     return True
@@ -151,6 +152,7 @@ def _on_stage(trial: Trial) -> dict[str, object]:
 def _visit(trial: Trial) -> dict[str, object]:
     """Be a client of who listens there now."""
     tree_fd = inside.open_tree(trial.root, trial.domain)
+    introduction.begin(trial.port, trial.target.proxies)
     is_ok, told = _ask(_call(trial, trial.login, tree_fd), None)
     told = printable(told, "" if trial.login is None else trial.login.password)
     return {"ok": is_ok, "told": told, "evidence": []}

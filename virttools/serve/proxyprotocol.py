@@ -38,6 +38,12 @@ class Header:
         self.destination = destination
 
 
+def line(source: tuple[str, int], destination: tuple[str, int]) -> bytes:
+    """The header of a connection between two internet addresses of one family, version 1."""
+    family = "TCP6" if ":" in source[0] else "TCP4"
+    return f"PROXY {family} {source[0]} {destination[0]} {source[1]} {destination[1]}\r\n".encode()
+
+
 def parse(data: bytes) -> Header | None:
     """The header that data begins with; None: more is needed. Raises ProxyError."""
     if V2_SIGNATURE.startswith(data[:12]):
