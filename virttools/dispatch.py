@@ -3,12 +3,15 @@
 import os
 import sys
 
-from virttools.errors import EnterError, HostLacks, UsageError, VirtError
+from virttools.errors import ApplyError, EnterError, HostLacks, UsageError, VirtError
 
 # typing costs start-up time; a name in quotes is enough for the type checker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from virttools.enter.options import Options
+
+
+_CUT_OFF = (5, 9, 27, 28, 122)  # EIO, EBADF, EFBIG, ENOSPC, EDQUOT
 
 
 class Call:
@@ -62,6 +65,7 @@ def main(argv: list[str]) -> int:
 
     Whatever goes wrong, a user reads a sentence and no traceback (VIRT_DEBUG=1 shows it).
     """
+    _open_standard()
     call = read_call(argv)
     call.called = argv[0]
     try:
@@ -71,17 +75,56 @@ def main(argv: list[str]) -> int:
         return _tell(call, error)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # What is still buffered must not fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + 13
     except Exception as error:  # noqa: BLE001  the last line of defence: a bug becomes a sentence
-        bug = VirtError(
+        cause = _unwritten() or error
+        if isinstance(cause, BrokenPipeError):
+            return 128 + 13
+        found = _failure(cause)
+        call.is_json = call.is_json and not isinstance(found, ApplyError)  # stdout takes none
+        return _tell(call, found)
+    return status
+
+
+def _open_standard() -> None:
+    """Have something at 0, 1 and 2, so that no file of ours takes their places.
+
+    A result can't be written where stdout was closed: that is said, as of a full disk.
+    """
+    if sys.stdin is None:
+        os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
+        sys.stdin = os.fdopen(0, closefd=False)
+    if sys.stdout is None:
+        os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def _unwritten() -> OSError | None:
+    """Why stdout or stderr takes no more; what is still buffered then fails no more at the end."""
+    found = None
+    for fd, stream in ((2, sys.stderr), (1, sys.stdout)):
+        try:
+            stream.flush()
+        except OSError as error:
+            found = error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+    return found
+
+
+def _failure(error: Exception) -> VirtError:
+    found: VirtError
+    if isinstance(error, OSError) and error.errno in _CUT_OFF and error.filename is None:
+        found = ApplyError(
+            f"cannot write: {error.strerror}", hint="look at where the output goes: it was cut off"
+        )
+    else:
+        found = VirtError(
             f"internal error: {type(error).__name__}: {error}", hint="VIRT_DEBUG=1 shows where"
         )
-        bug.__cause__ = error
-        return _tell(call, bug)
-    return status
+    found.__cause__ = error
+    return found
 
 
 def _serve(call: Call) -> int:
@@ -139,7 +182,7 @@ def _serve_cli(call: Call) -> int:
             raise
         raise HostLacks(
             f"cannot start: {sys.executable} has no module {error.name}",
-            hint="`pip install .` installs what virt needs; in a checkout: `make .venv`",
+            hint="`pip install .` in a venv installs what virt needs; in a checkout: `make .venv`",
         ) from error
     return app.main(call.words, called=call.called)
 
@@ -150,6 +193,11 @@ def _tell(call: Call, error: VirtError) -> int:
         return error.exit_code
     from virttools.cli import output
 
+    if not isinstance(error, UsageError) and not os.path.exists("/proc/self"):
+        error = HostLacks(
+            f"{error.message} (/proc is not mounted)",
+            hint="mount -t proc proc /proc: nothing here works without it",
+        )
     if os.environ.get("VIRT_DEBUG") == "1":
         import traceback
 

@@ -73,7 +73,7 @@ def load(environ: "Mapping[str, str]", *, root: "str | None" = None, file: str =
 
 
 def _absolute(path: str) -> str:
-    whole = path if path.startswith("/") else f"{os.getcwd()}/{path}"
+    whole = path if path.startswith("/") else f"{os.getcwd().rstrip('/')}/{path}"
     return whole.rstrip("/") or "/"
 
 

@@ -200,6 +200,13 @@ def test_several_domains_and_none_chosen_is_a_question(tmp_path: Path) -> None:
         2,
         "virt: cannot choose a domain: there are several:\na.com\nb.com\nhint: name one by --domain or VIRT_DOMAIN\n",
     )
+    misplaced = virt("exec", "b.com", "--", "cat", "/etc/hostname", root=tmp_path)
+    assert (misplaced.returncode, misplaced.stderr) == (
+        125,
+        "virt: cannot run b.com: it is a domain\nhint: virt exec --domain b.com -- COMMAND\n",
+    )
+    misspelt = virt("exec", "--domain", "b.con", "cat", root=tmp_path)
+    assert misspelt.stderr.endswith("hint: did you mean b.com?\n")
     for chosen in (
         virt("exec", "cat", "/etc/hostname", root=tmp_path, VIRT_DOMAIN="b.com"),
         virt("exec", "--domain=B.com.", "cat", "/etc/hostname", root=tmp_path, VIRT_DOMAIN="a.com"),

@@ -87,6 +87,8 @@ def test_a_wheel_runs_from_a_venv(wheel: Path, tmp_path: Path) -> None:
     assert run(python, "-I", "-c", TEMPLATES).stdout.split() == templates()
     where = run(python, "-I", "-c", "import virttools; print(virttools.__file__)").stdout
     assert where.startswith(str(tmp_path))
+    pages = sorted(page.name for page in (tmp_path / "venv/share/man").glob("man?/*"))
+    assert pages == sorted(page.name for page in (REPOSITORY / "docs").glob("*.[1-8]"))
 
 
 def test_an_editable_install_runs_the_checkout(tmp_path: Path) -> None:

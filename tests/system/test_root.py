@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.system import ground
-from virttools.errors import Busy, ConfigError, NeedsPrivilege, UnknownDomain, VirtError
+from tests.system.calls import VIRT
+from virttools.errors import ApplyError, Busy, ConfigError, NeedsPrivilege, UnknownDomain, VirtError
 from virttools.tree import staging
 from virttools.tree.root import Root, open_root, record_file
 
@@ -237,6 +238,30 @@ def test_a_second_writer_is_told_who_the_first_is(root: Root) -> None:
         with pytest.raises(Busy, match=str(holder.pid)):
             root.lock("domain1.com").__enter__()
         holder.communicate("")
+
+
+def test_a_lock_that_cannot_be_had_is_no_bug_of_ours(root: Root) -> None:
+    """A read-only file system, or what somebody put there, is told as what it is: 74."""
+    os.mkdir("a.com", dir_fd=root.locks_fd)
+    with pytest.raises(ApplyError) as caught, root.lock("a.com"):
+        pass
+    assert said(caught.value)[:2] == (74, "cannot lock a.com: Is a directory")
+
+
+def test_without_proc_that_is_what_is_said(place: Path, as_root: None) -> None:
+    """In a chroot of their own, people forget to mount it: no later failure hides that."""
+    line = 'umount --lazy /proc; exec "$0" remove --yes a.com'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", line, VIRT],
+        env={"PATH": os.environ["PATH"], "VIRT_ROOT": str(place)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 69
+    assert done.stderr.endswith(
+        "(/proc is not mounted)\nhint: mount -t proc proc /proc: nothing here works without it\n"
+    )
 
 
 def test_a_lock_may_be_taken_again_below_itself(root: Root) -> None:

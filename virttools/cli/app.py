@@ -22,6 +22,9 @@ HOMES = {  # the module of each command, in the order of --help
 }  # fmt: skip
 
 
+_BEFORE = ("--root", "--json", "-v", "--verbose", "-q", "--quiet", "--no-color", "--events")
+
+
 def assemble(command: str = "") -> typer.Typer:
     """`virt` as far as one command needs it, or whole: to load all takes four times as long."""
     app = typer.Typer(
@@ -70,7 +73,7 @@ def virt(
         json=json,
         verbose=verbose,
         quiet=quiet,
-        color=not no_color and "NO_COLOR" not in os.environ,
+        color=not no_color and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb",
         events=events,
         called=ctx.obj,
     )
@@ -105,9 +108,13 @@ def _usage(told: str, argv: list[str]) -> UsageError:
     is_unknown = cause.startswith("No such command")
     command = "" if is_unknown else _command(argv)
     manual = f"virt {command} --help" if command else "virt --help"
+    hint = f"did you mean {guess}" if guess else manual
+    option = cause.removeprefix("No such option: ").partition(" ")[0]
+    if command and option in _BEFORE:
+        value = " DIR" if option == "--root" else ""
+        hint = f"{option} stands before the command: virt {option}{value} {command}"
     return UsageError(
-        f"cannot understand the command line: {cause[:1].lower()}{cause[1:].rstrip('.')}",
-        hint=f"did you mean {guess}" if guess else manual,
+        f"cannot understand the command line: {cause[:1].lower()}{cause[1:].rstrip('.')}", hint=hint
     )
 
 

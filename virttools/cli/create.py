@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.asking import is_possible
 from virttools.cli.output import Output, size
 from virttools.domains import create as creating
@@ -34,7 +35,10 @@ def create(
         str | None, typer.Option("--manifest", "-m", metavar="FILE", help="The manifest (TOML).")
     ] = None,
     profile: Annotated[
-        list[str] | None, typer.Option("--profile", "-p", help="A profile; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--profile", "-p", help="A profile; repeatable.", autocompletion=complete.profiles
+        ),
     ] = None,
     ip: Annotated[
         list[str] | None, typer.Option("--ip", metavar="ADDRESS", help="An address; repeatable.")

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.output import Output
 from virttools.domains import comparing
 from virttools.errors import CheckFailed
@@ -24,9 +25,19 @@ def register(app: typer.Typer) -> None:
 def diff(
     ctx: typer.Context,
     before: Annotated[
-        str, typer.Argument(metavar="A", help="A domain, or an image: PATH, or PATH:TAG.")
+        str,
+        typer.Argument(
+            metavar="A",
+            help="A domain, or an image: PATH, or PATH:TAG.",
+            autocompletion=complete.domains,
+        ),
     ],
-    after: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.")],
+    after: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="What to compare it with.", autocompletion=complete.domains
+        ),
+    ],
     times: Annotated[
         bool, typer.Option("--times", help="Modification times count as well.")
     ] = False,

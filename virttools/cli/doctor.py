@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.links import installed
 from virttools.cli.output import Output
 from virttools.doctor.finding import Finding, Severity
@@ -26,7 +27,8 @@ def register(app: typer.Typer) -> None:
 def doctor(
     ctx: typer.Context,
     domains: Annotated[
-        list[str] | None, typer.Argument(metavar="[DOMAIN]...", help="Only these.")
+        list[str] | None,
+        typer.Argument(metavar="[DOMAIN]...", help="Only these.", autocompletion=complete.domains),
     ] = None,
     inetd: Annotated[
         str, typer.Option(metavar="FILE", help="The inetd.conf to look at.")

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.asking import confirm
 from virttools.cli.output import Output, size
 from virttools.domains import inspect
@@ -56,7 +57,9 @@ def list_(ctx: typer.Context) -> None:
 
 def show(
     ctx: typer.Context,
-    domain: Annotated[str, typer.Argument(help="The domain to show.")],
+    domain: Annotated[
+        str, typer.Argument(help="The domain to show.", autocompletion=complete.domains)
+    ],
 ) -> None:
     """Show what is in a domain and what it was made from."""
     output: Output = ctx.obj
@@ -111,7 +114,7 @@ def _summary_document(found: Summary) -> dict[str, object]:
 
 def why(
     ctx: typer.Context,
-    domain: Annotated[str, typer.Argument(help="The domain.")],
+    domain: Annotated[str, typer.Argument(help="The domain.", autocompletion=complete.domains)],
     path: Annotated[str, typer.Argument(help="A path as seen from inside.")],
 ) -> None:
     """Say which manifest line and which rule brought a path into a domain."""
@@ -132,7 +135,12 @@ def _owner(entry: Entry) -> str:
 
 def remove(
     ctx: typer.Context,
-    domains: Annotated[list[str], typer.Argument(metavar="DOMAIN...", help="What to remove.")],
+    domains: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DOMAIN...", help="What to remove.", autocompletion=complete.domains
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     keep: Annotated[
         bool,

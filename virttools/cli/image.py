@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.output import Output, size
 from virttools.domains import images
 from virttools.domains.create import Advance, Options
@@ -39,7 +40,11 @@ def image(
     ctx: typer.Context,
     domain: Annotated[
         str | None,
-        typer.Argument(metavar="DOMAIN", help="A domain; with -m or -p, what its name would be."),
+        typer.Argument(
+            metavar="DOMAIN",
+            help="A domain; with -m or -p, what its name would be.",
+            autocompletion=complete.domains,
+        ),
     ] = None,
     out: Annotated[
         str, typer.Option("--output", "-o", metavar="OUT", help="Where to; - is standard output.")
@@ -48,7 +53,13 @@ def image(
         str | None, typer.Option("--manifest", "-m", metavar="FILE", help="Build this manifest.")
     ] = None,
     profile: Annotated[
-        list[str] | None, typer.Option("--profile", "-p", help="Build this profile; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Build this profile; repeatable.",
+            autocompletion=complete.profiles,
+        ),
     ] = None,
     kind: Annotated[
         str | None,

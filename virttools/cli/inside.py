@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from virttools import dispatch
+from virttools.cli import complete
 
 _AS_IT_IS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -22,7 +23,10 @@ def register(app: typer.Typer) -> None:
 
 def exec_(
     ctx: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="--domain D -- CMD...")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="--domain D -- CMD...", autocompletion=complete.words_of_exec),
+    ] = None,
 ) -> None:
     """Run a command inside a domain; the exit status is the command's own."""
     raise typer.Exit(dispatch.main(["virt", "exec", *(words or []), *ctx.args]))
@@ -30,7 +34,9 @@ def exec_(
 
 def shell(
     ctx: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[DOMAIN]")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[DOMAIN]", autocompletion=complete.domains)
+    ] = None,
 ) -> None:
     """Start a login shell inside a domain, with a prompt that names it."""
     raise typer.Exit(dispatch.main(["virt", "shell", *(words or []), *ctx.args]))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.output import Output
 from virttools.domains.addresses import Place, Synced
 from virttools.manifest import names
@@ -26,7 +27,7 @@ NoProbe = Annotated[
     bool,
     typer.Option("--no-probe", help="Do not ask the network whether another machine has it."),
 ]
-Domain = Annotated[str, typer.Argument(help="The domain.")]
+Domain = Annotated[str, typer.Argument(help="The domain.", autocompletion=complete.domains)]
 Address = Annotated[str, typer.Argument(help="An IPv4 or IPv6 address.")]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.output import Output
 from virttools.errors import CheckFailed, UsageError
 from virttools.manifest import names
@@ -46,7 +47,8 @@ def register(main: typer.Typer) -> None:
 def status(
     ctx: typer.Context,
     domains: Annotated[
-        list[str] | None, typer.Argument(metavar="[DOMAIN]...", help="Only these.")
+        list[str] | None,
+        typer.Argument(metavar="[DOMAIN]...", help="Only these.", autocompletion=complete.domains),
     ] = None,
 ) -> None:
     """Say for every domain whether its dev/log is fresh; the status is 1 where one is not."""
@@ -80,7 +82,10 @@ def status(
 def relink(
     ctx: typer.Context,
     domains: Annotated[
-        list[str] | None, typer.Argument(metavar="[DOMAIN]...", help="What to link anew.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[DOMAIN]...", help="What to link anew.", autocompletion=complete.domains
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every domain.")] = False,
     bind: Annotated[

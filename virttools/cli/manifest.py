@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.output import Output
 from virttools.domains import declared
 from virttools.manifest import names, schema, text
 
 app = typer.Typer(
-    help="Check, show and describe manifests.", rich_markup_mode=None, no_args_is_help=True
+    help="Check, show and describe manifests.",
+    epilog="Example: virt manifest show domain1.com",
+    rich_markup_mode=None,
+    no_args_is_help=True,
 )
 
 
@@ -37,7 +41,12 @@ def check(
 @app.command(epilog="Example: virt manifest show domain1.com")
 def show(
     ctx: typer.Context,
-    domain: Annotated[str, typer.Argument(help="A domain: as built, else as it would be built.")],
+    domain: Annotated[
+        str,
+        typer.Argument(
+            help="A domain: as built, else as it would be built.", autocompletion=complete.domains
+        ),
+    ],
 ) -> None:
     """Print the merged manifest, and for each value the line it came from."""
     output: Output = ctx.obj

@@ -4,10 +4,16 @@ from typing import Annotated
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.output import Output
 from virttools.manifest import profiles
 
-app = typer.Typer(help="List and show profiles.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(
+    help="List and show profiles.",
+    epilog="Example: virt profile list",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
 
 
 def register(main: typer.Typer) -> None:
@@ -27,7 +33,10 @@ def list_(ctx: typer.Context) -> None:
 
 
 @app.command(epilog="Example: virt profile show base")
-def show(ctx: typer.Context, name: Annotated[str, typer.Argument(help="A profile.")]) -> None:
+def show(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="A profile.", autocompletion=complete.profiles)],
+) -> None:
     """Print a profile as it is written."""
     output: Output = ctx.obj
     layer = profiles.find(name)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.links import installed
 from virttools.cli.log import Logs, logs_folder
 from virttools.cli.output import Output
@@ -23,6 +24,10 @@ _LAST = 2**32 - 1
 """The highest serial number (RFC 1982)."""
 
 
+def _kinds(incomplete: str) -> list[str]:
+    return [kind for kind in _KINDS.split(", ") if kind.startswith(incomplete)]
+
+
 def register(main: typer.Typer) -> None:
     main.command(
         short_help="Print configuration for other programs.",
@@ -33,10 +38,17 @@ def register(main: typer.Typer) -> None:
 
 def render(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of {_KINDS}.")],
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", help=f"One of {_KINDS}.", autocompletion=_kinds),
+    ],
     domain: Annotated[
         str | None,
-        typer.Argument(metavar="[DOMAIN]", help="Of zone: the domain, if there are more."),
+        typer.Argument(
+            metavar="[DOMAIN]",
+            help="Of zone: the domain, if there are more.",
+            autocompletion=complete.domains,
+        ),
     ] = None,
     into: Annotated[
         str | None, typer.Option("--output", "-o", metavar="DIR", help="Write units into DIR.")

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.asking import confirm
 from virttools.cli.output import Output
 from virttools.domains import inspect, scrubbing
@@ -21,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def scrub(
     ctx: typer.Context,
-    domain: Annotated[str | None, typer.Argument(help="The domain to scrub.")] = None,
+    domain: Annotated[
+        str | None, typer.Argument(help="The domain to scrub.", autocompletion=complete.domains)
+    ] = None,
     list_operations: Annotated[
         bool, typer.Option("--list-operations", help="Name all operations; * runs by default.")
     ] = False,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from virttools.cli import complete
 from virttools.cli.asking import ask_password
 from virttools.cli.output import Output
 from virttools.domains.testing import Report
@@ -24,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def try_services(
     ctx: typer.Context,
-    domain: Annotated[str, typer.Argument(metavar="DOMAIN")],
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", autocompletion=complete.domains)],
     services: Annotated[
         list[str] | None, typer.Argument(metavar="[SERVICE]...", help="[default: all]")
     ] = None,

@@ -15,6 +15,7 @@ from virttools.tree.processes import lock_holders
 
 INETD = "/etc/inetd.conf"
 _BOOT = "boot Linux 5.12 or later; in a container, have its runtime permit {}"
+_PERMIT = "this container lacks CAP_SYS_ADMIN, or its seccomp filter forbids {}: have its runtime permit it"
 _SYSCTLS = (
     ("user/max_user_namespaces", "0", "15000"),
     ("kernel/unprivileged_userns_clone", "0", "1"),
@@ -30,8 +31,15 @@ _FLAGS = (
 def lacks(proc: str = "/proc") -> Iterator[Lack]:
     """What the kernel, or who keeps us in a container, does not give."""
     for name, cause, attempt in _NEEDED:
-        if not _is_there(attempt):
+        refusal = _refusal(attempt)
+        if refusal == errno.ENOSYS:
             yield Lack(f"the kernel has no {name}", cause, _BOOT.format(name), is_needed=True)
+        elif refusal == errno.EPERM and os.geteuid() == 0:  # a user has it in a namespace of theirs
+            yield Lack(f"root is not permitted {name}", cause, _PERMIT.format(name), is_needed=True)
+    if not os.path.exists(f"{proc}/self"):
+        cause = "nothing can be contained, and nobody can tell who uses a tree"
+        yield Lack(f"{proc} is not mounted", cause, f"mount -t proc proc {proc}", is_needed=True)
+        return
     for kind in ("mnt", "pid", "ipc", "uts"):
         if not os.path.exists(f"{proc}/self/ns/{kind}"):
             cause = "nothing can be contained without it"
@@ -52,13 +60,13 @@ def lacks(proc: str = "/proc") -> Iterator[Lack]:
             )
 
 
-def _is_there(attempt: Callable[[], object]) -> bool:
-    """A call that must fail says by its error whether the kernel knows it."""
+def _refusal(attempt: Callable[[], object]) -> int:
+    """The error of a call that must fail: it says whether the kernel knows it, and permits it."""
     try:
         attempt()
     except OSError as error:
-        return error.errno not in (errno.ENOSYS, errno.EPERM)
-    return True
+        return error.errno or 0
+    return 0
 
 
 def _openat2() -> None:

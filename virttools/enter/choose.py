@@ -55,6 +55,11 @@ def _marked(root: str) -> "str | None":
 
 def _pick(settings: Settings, command: str) -> str:
     there = tuple(inside.domains(settings.root))
+    if command in there and "." in command:  # `virt exec domain1.com id`
+        raise EnterError(
+            f"cannot run {command}: it is a domain",
+            hint=f"virt exec --domain {command} -- COMMAND",
+        )
     if not there:
         raise EnterError(
             f"cannot choose a domain: {settings.root} holds none",

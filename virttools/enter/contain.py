@@ -118,7 +118,11 @@ def _clone(fd: int, path: bytes, place: str) -> int:
         mount_fd = linux.clone_mount(fd, path)
         linux.set_mount(mount_fd, propagation=linux.MS_PRIVATE)
     except OSError as error:
-        hint = f"this needs CAP_SYS_ADMIN; {_PLAINLY}" if error.errno == 1 else None
+        hint = (
+            "this needs CAP_SYS_ADMIN; --chroot enters without it, and holds less"
+            if error.errno == 1
+            else None
+        )
         raise EnterError(
             f"cannot mount {program.shown(place)} inside: {error.strerror}", hint=hint
         ) from error

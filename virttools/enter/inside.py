@@ -46,10 +46,7 @@ def open_tree(root: str, domain: str) -> int:
             root_fd, domain, os.O_PATH | os.O_DIRECTORY, linux.RESOLVE_NO_SYMLINKS
         )
     except OSError as error:
-        raise EnterError(
-            f"cannot enter {domain}: there is no such domain in {root}",
-            hint="`virt list` names the domains, `virt create` makes one",
-        ) from error
+        raise _no_domain(root, domain) from error
     finally:
         os.close(root_fd)
     check_owner(tree_fd, f"{root}/{domain}")
@@ -146,6 +143,18 @@ def _content(seen_fd: int, limit: int) -> bytes:
         return b"".join(parts)
     finally:
         os.close(fd)
+
+
+def _no_domain(root: str, domain: str) -> EnterError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(domain, domains(root), n=1)
+    return EnterError(
+        f"cannot enter {domain}: there is no such domain in {root}",
+        hint=f"did you mean {near[0]}?"
+        if near
+        else "`virt list` names the domains, `virt create` makes one",
+    )
 
 
 def _no_root(root: str, error: OSError) -> EnterError:

@@ -93,6 +93,10 @@ class _Call:
                 self.is_verbose = True
             elif word == "--chroot":
                 self.is_chroot = True
+            elif word in ("--check", "--explain", "--help"):
+                raise UsageError(
+                    f"cannot answer {word}: the words must be those of virtuald --help"
+                )
             else:
                 raise UsageError(f"cannot serve: there is no option {word}", hint="virtuald --help")
             position += 1

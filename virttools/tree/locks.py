@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable
 
-from virttools.errors import Busy
+from virttools.errors import ApplyError, Busy
 from virttools.tree.processes import command_name, lock_holders
 
 
@@ -28,6 +28,8 @@ class Locks:
                 fd = acquire(self._dir_fd, name, shared=shared, wait=wait)
             except BlockingIOError as error:
                 raise self._busy(name) from error
+            except OSError as error:
+                raise refusal(_what(name), error) from error
             self._held[name] = (fd, 1, shared)
             return
         fd, depth, is_shared = self._held[name]
@@ -48,11 +50,22 @@ class Locks:
     def _busy(self, name: str) -> Busy:
         pids = lock_holders(self._dir_fd, name)
         who = ", ".join(f"{pid} ({command_name(pid)})" for pid in pids)
-        what = "the folder of all trees" if name.startswith(".") else name
         return Busy(
-            f"cannot lock {what}: {f'process {who}' if who else 'another process'} works on it",
+            f"cannot lock {_what(name)}: {f'process {who}' if who else 'another process'} works on it",
             hint="try again when that is done",
         )
+
+
+def refusal(what: str, error: OSError) -> ApplyError:
+    """No lock could be had, for another reason than that somebody has it."""
+    return ApplyError(
+        f"cannot lock {what}: {error.strerror}",
+        hint="locks are files below .virt: its file system must be writable and have room",
+    )
+
+
+def _what(name: str) -> str:
+    return "the folder of all trees" if name.startswith(".") else name
 
 
 class Lock:

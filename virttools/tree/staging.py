@@ -25,9 +25,13 @@ class Batch:
         self._open: set[str] = set()
         while True:
             self._token = os.urandom(8).hex()
-            with suppress(BlockingIOError):  # a sweep had it first
+            try:
                 self._lock_fd = locks.acquire(root.staging_fd, self._lock_file)
-                return
+            except BlockingIOError:
+                continue  # a sweep had it first
+            except OSError as error:
+                raise locks.refusal("a folder to build in", error) from error
+            return
 
     @property
     def _lock_file(self) -> str:
