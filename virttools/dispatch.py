@@ -193,11 +193,6 @@ def _tell(call: Call, error: VirtError) -> int:
         return error.exit_code
     from virttools.cli import output
 
-    if not isinstance(error, UsageError) and not os.path.exists("/proc/self"):
-        error = HostLacks(
-            f"{error.message} (/proc is not mounted)",
-            hint="mount -t proc proc /proc: nothing here works without it",
-        )
     if os.environ.get("VIRT_DEBUG") == "1":
         import traceback
 

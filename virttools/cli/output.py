@@ -140,6 +140,10 @@ class _Bar:
 
 def failure(error: VirtError, command: str, *, as_json: bool) -> int:
     """Say what went wrong, each problem on a line of its own, then the hint; returns the exit status."""
+    if not os.path.exists("/proc/self"):
+        error.hint = (
+            "mount -t proc proc /proc: it is not mounted here, and nothing works without it"
+        )
     problems = error.problems if isinstance(error, (ManifestError, HostLacks, ConfigError)) else ()
     if as_json:
         rows: list[dict[str, Any]] = [
