@@ -6,6 +6,7 @@ Each case is a folder of tests/golden: manifest.toml, host.json and plan.txt or 
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +22,8 @@ from virttools.tree.plan import prepare
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(GOLDEN.iterdir())
+OWNED = {"shared", "skeleton"}
+"""Those where something belongs to others than root."""
 
 
 def entry(inode: int, row: dict[str, Any]) -> HostEntry:
@@ -80,6 +83,34 @@ def test_what_is_common_is_the_same_object_in_every_plan() -> None:
     one = {id(action) for action in blueprint.plan("domain1.com", ("192.0.2.1",)).actions}
     two = {id(action) for action in blueprint.plan("domain2.com", ("192.0.2.2",)).actions}
     assert {id(action) for action in blueprint.common} <= one & two
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if (case / "plan.txt").exists()],
+    ids=lambda case: str(case.name),
+)
+def test_domains_that_differ_in_their_ids_only_share_all_else(case: Path) -> None:
+    """A moved blueprint is the one that would be drawn, and what is root's is the very same object."""
+    manifest = merge([parse(Layer("manifest.toml", (case / "manifest.toml").read_text()))])
+    known = facts(json.loads((case / "host.json").read_text()))
+    first, second = (prepare(replace(manifest, uid_base=base), known) for base in (65536, 131072))
+    moved = first.moved(131072)
+    assert moved == second
+    plans = [one.plan("domain1.com", ("192.0.2.1",)) for one in (first, moved, second)]
+    assert plans[1] == plans[2]
+    assert (plans[0] == plans[1]) == (case.name not in OWNED)
+    same = {id(action) for action in first.common} & {id(action) for action in moved.common}
+    roots = [one for one in moved.common if not (getattr(one, "uid", 0) or getattr(one, "gid", 0))]
+    assert len(same) == len(roots)
+    assert prepare(manifest, known).moved(65536) == first
+
+
+def test_a_blueprint_is_not_moved_to_ids_that_there_are_not() -> None:
+    """As when it is drawn there, that is an error of the manifest."""
+    manifest = merge([parse(Layer("m", 'uid_base = 65536\nusers = [{ name = "bob", uid = 9 }]'))])
+    with pytest.raises(ManifestError, match="cannot number the accounts"):
+        prepare(manifest, Facts(entries=())).moved(2**32 - 9)
 
 
 def test_a_plan_as_json_says_why_each_thing_is_there() -> None:

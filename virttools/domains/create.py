@@ -66,30 +66,25 @@ class Preview:
 
 
 class _Drawing:
-    """Blueprints of manifests that one survey serves. Drawn when a domain's turn comes, by its worker."""
+    """The blueprint that manifests share which differ in nothing but `uid_base`."""
 
     def __init__(self, facts: Facts, first: Manifest) -> None:
-        self._facts = facts
-        self._last = (first, prepare(first, facts))
-        self.count = len(self._last[1].common)
+        self._blueprint = prepare(first, facts)
+        self.count = len(self._blueprint.common)
 
-    def of(self, manifest: Manifest) -> Blueprint:
-        if self._last[0] != manifest:
-            self._last = (manifest, prepare(manifest, self._facts))
-        return self._last[1]
+    def of(self, uid_base: int) -> Blueprint:
+        """Moved when a domain's turn comes, by its worker."""
+        return self._blueprint.moved(uid_base)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """manifest: without addresses."""
-
     wish: Wish
-    manifest: Manifest
     drawing: _Drawing
     said: str | None = None
 
     def plan(self, log: str | None) -> Plan:
-        blueprint = self.drawing.of(self.manifest)
+        blueprint = self.drawing.of(self.wish.uid_base)
         plan = blueprint.plan(self.wish.domain, self.wish.addresses, log=log)
         return replace(plan, warnings=(*plan.warnings, self.said)) if self.said else plan
 
@@ -173,7 +168,7 @@ def _jobs(wishes: Sequence[Wish], options: Options, shared: Mapping[str, str]) -
         common = _without(manifest, "uid_base")
         if common not in drawings:
             drawings[common] = _Drawing(_survey(common, options), manifest)
-        jobs.append(_Job(wish, manifest, drawings[common], shared.get(wish.domain)))
+        jobs.append(_Job(wish, drawings[common], shared.get(wish.domain)))
     return jobs
 
 

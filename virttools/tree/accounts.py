@@ -96,6 +96,23 @@ class Accounts:
             raise KeyError(name)
         return found
 
+    def can_begin_at(self, base: int) -> bool:
+        """Whether `number` with that `uid_base` would give the same, moved: nothing that it asks is another."""
+        highest = max(self.users[-1].uid, self.groups[-1].gid)
+        return bool(base) == bool(self.uid_base) and highest - self.uid_base + base <= _LAST_ID
+
+    def moved(self, base: int) -> "Accounts":
+        """The same with another `uid_base`, at which they can begin."""
+        by = base - self.uid_base
+        users = (replace(one, uid=moved(one.uid, by), gid=moved(one.gid, by)) for one in self.users)
+        groups = (replace(one, gid=moved(one.gid, by)) for one in self.groups)
+        return Accounts(tuple(users), tuple(groups), base)
+
+
+def moved(number: int, by: int) -> int:
+    """An id of a tree in another range; 0 is root in each."""
+    return number + by if number else 0
+
 
 def number(manifest: Manifest) -> Accounts:
     """Give every declared user and group its number.
@@ -195,8 +212,8 @@ class _Numbering:
         group, gid = self._primary(user, uid)
         return NumberedUser(
             name=user.name,
-            uid=self._shifted(uid),
-            gid=self._shifted(gid),
+            uid=moved(uid, self._base),
+            gid=moved(gid, self._base),
             group=group,
             gecos=user.gecos,
             home=_home(user, self._layout),
@@ -271,13 +288,10 @@ class _Numbering:
         gid = group.gid if group.gid is not None else self._give_gid(group)
         return NumberedGroup(
             name=group.name,
-            gid=self._shifted(gid),
+            gid=moved(gid, self._base),
             members=tuple(dict.fromkeys(members)),
             origin=group.origin,
         )
-
-    def _shifted(self, number: int) -> int:
-        return number + self._base if number else 0
 
 
 def _home(user: User, layout: HomeLayout) -> str:

@@ -9,7 +9,7 @@ from virttools.errors import ManifestError, Problem
 from virttools.host.facts import Facts, HostEntry, Kind, Why
 from virttools.manifest.model import Daemon, Isolation, LinkMode, Manifest, Origin, Service
 from virttools.tree import skeleton
-from virttools.tree.accounts import Accounts, number
+from virttools.tree.accounts import Accounts, moved, number
 from virttools.tree.actions import (
     Action,
     CopyFile,
@@ -43,7 +43,7 @@ class Blueprint:
         manifest = replace(self.manifest, addresses=addresses)
         written = tuple(
             self._write(file, self.places[file.path])
-            for file in skeleton.files(domain, manifest, self.facts)
+            for file in skeleton.files(domain, manifest, self.facts, self.accounts)
             if file.path in self.places
         )
         return Plan(
@@ -51,6 +51,24 @@ class Blueprint:
             actions=self.common + written + self._log_folder(log) + _log_link(log),
             warnings=self.facts.warnings,
             absent=self.facts.absent,
+        )
+
+    def moved(self, base: int) -> "Blueprint":
+        """The same with another `uid_base`: what belongs to root stays the very same object.
+
+        Raises ManifestError as `prepare` does.
+        """
+        if base == self.accounts.uid_base:
+            return self
+        manifest = replace(self.manifest, uid_base=base)
+        if not self.accounts.can_begin_at(base):
+            return prepare(manifest, self.facts)
+        by = base - self.accounts.uid_base
+        return replace(
+            self,
+            manifest=manifest,
+            accounts=self.accounts.moved(base),
+            common=tuple(_moved(action, by) for action in self.common),
         )
 
     def _log_folder(self, log: str | None) -> tuple[Action, ...]:
@@ -84,6 +102,12 @@ def prepare(manifest: Manifest, facts: Facts) -> Blueprint:
             problems=tuple(sorted(drawing.problems, key=lambda one: (one.file, one.line))),
         )
     return drawing.blueprint()
+
+
+def _moved(action: Action, by: int) -> Action:
+    if isinstance(action, MakeDir | CopyFile | MakeNode) and (action.uid or action.gid):
+        return replace(action, uid=moved(action.uid, by), gid=moved(action.gid, by))
+    return action
 
 
 def _conflicts(count: int) -> str:

@@ -32,7 +32,11 @@ _BIN: Final = ("/bin", "/usr/bin")
 _OWN_WORDS: Final = ("domain", "hostname", "fqdn", "addresses")
 """The words of the context that differ between domains of one manifest."""
 
+_NUMBERED: Final = ("users", "groups", "uid_base")
+"""Those that differ between domains whose ids do."""
+
 _OF_THE_DOMAIN: Final = re.compile(rf"\b(?:{'|'.join(_OWN_WORDS)})\b")
+_OF_NUMBERS: Final = re.compile(rf"\b(?:{'|'.join(_NUMBERED)})\b")
 
 _DOMAIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
 
@@ -61,20 +65,25 @@ class HomeDirectory:
     origin: Origin
 
 
-def files(domain: str, manifest: Manifest, facts: Facts) -> tuple[SkeletonFile, ...]:
+def files(
+    domain: str, manifest: Manifest, facts: Facts, accounts: Accounts | None = None
+) -> tuple[SkeletonFile, ...]:
     """Every file that templates fill: of `etc.skeleton`, of `templates`, and of /etc/skel in homes.
 
     domain: its A-labels, lower case. A template of the manifest takes the place of a skeleton file
-    of the same path. What doesn't depend on the domain is rendered once and kept.
+    of the same path. What depends neither on the domain nor on its numbers is rendered once and kept.
+    accounts: what `number` says of the manifest, where that is known.
     Raises BadName for what is no domain name; ManifestError with every template at fault.
     """
     if not _DOMAIN.fullmatch(domain):
         raise BadName(f"cannot write the files of {domain!r}: it is no domain name")
     common = _common(_Shared(manifest, facts))
-    own = _own(domain, manifest)
+    accounts = number(manifest) if accounts is None else accounts
+    own = {**_own(domain, manifest), **_numbers(accounts)}
+    is_moved = accounts.uid_base != common.uid_base
     return tuple(
         file if render is None else replace(file, content=render(own))
-        for file, render in common.files
+        for file, render in (common.moved if is_moved else common.files)
     )
 
 
@@ -154,9 +163,11 @@ def _own(domain: str, manifest: Manifest) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class _Common:
-    """What the domains of one manifest share; None: the file is finished."""
+    """What the domains of one manifest share, with this `uid_base` and with others; None: the file is finished."""
 
+    uid_base: int
     files: tuple[tuple[SkeletonFile, Render | None], ...]
+    moved: tuple[tuple[SkeletonFile, Render | None], ...]
 
 
 class _Shared:
@@ -173,7 +184,6 @@ class _Shared:
             manifest.templates,
             manifest.etc,
             manifest.home,
-            manifest.shift,
             facts,
         )
 
@@ -190,32 +200,48 @@ def _common(shared: _Shared) -> _Common:
     accounts = number(manifest)
     context = _context(manifest, facts, accounts)
     texts = dict(facts.templates)
-    found: dict[str, tuple[SkeletonFile, Render | None]] = {}
+    found: dict[str, _Prepared] = {}
     problems: list[Problem] = []
     for file in _wanted(manifest, accounts):
         try:
-            found[file.path] = _prepared(file, texts, context)
+            found[file.path] = _prepared(file, texts[file.source], context)
         except ManifestError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise ManifestError(
             f"cannot write the files of a tree: {_count(problems)}", problems=tuple(problems)
         )
-    return _Common(tuple(found[path] for path in sorted(found)))
+    made = [found[path] for path in sorted(found)]
+    return _Common(
+        accounts.uid_base,
+        files=tuple((one.file, one.render if one.is_own else None) for one in made),
+        moved=tuple((one.file, one.render) for one in made),
+    )
 
 
 def _count(problems: Sequence[Problem]) -> str:
     return "1 template is wrong" if len(problems) == 1 else f"{len(problems)} templates are wrong"
 
 
-def _prepared(
-    file: SkeletonFile, texts: Mapping[str, str], context: Mapping[str, object]
-) -> tuple[SkeletonFile, Render | None]:
-    text = texts[file.source]
-    render = compiled(file.source, text, (*_OWN_WORDS, *context))
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A file, with its text unless that is each domain's own; render: what writes it for a domain, or numbers."""
+
+    file: SkeletonFile
+    render: Render | None
+    is_own: bool
+
+
+def _prepared(file: SkeletonFile, text: str, context: Mapping[str, object]) -> _Prepared:
+    written = compiled(file.source, text, (*_OWN_WORDS, *context))
+
+    def render(own: Mapping[str, object]) -> bytes:
+        return written({**context, **own})
+
     if _OF_THE_DOMAIN.search(text):
-        return file, lambda own: render({**context, **own})
-    return replace(file, content=render(context)), None
+        return _Prepared(file, render, is_own=True)
+    file = replace(file, content=written(context))
+    return _Prepared(file, render if _OF_NUMBERS.search(text) else None, is_own=False)
 
 
 def _wanted(manifest: Manifest, accounts: Accounts) -> Iterator[SkeletonFile]:
@@ -267,9 +293,7 @@ def _context(manifest: Manifest, facts: Facts, accounts: Accounts) -> dict[str, 
     """The part of the context that all domains of a manifest share."""
     etc = manifest.etc
     return {
-        "users": accounts.users,
-        "groups": accounts.groups,
-        "uid_base": accounts.uid_base,
+        **_numbers(accounts),
         "home": manifest.home,
         "nameservers": etc.nameservers or facts.nameservers,
         "search": etc.search,
@@ -277,6 +301,11 @@ def _context(manifest: Manifest, facts: Facts, accounts: Accounts) -> dict[str, 
         "motd": etc.motd or "",
         "shells": _shells(facts),
     }
+
+
+def _numbers(accounts: Accounts) -> dict[str, object]:
+    values = (accounts.users, accounts.groups, accounts.uid_base)
+    return dict(zip(_NUMBERED, values, strict=True))
 
 
 def _timezone(manifest: Manifest, facts: Facts) -> str:
