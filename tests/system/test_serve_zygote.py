@@ -227,13 +227,16 @@ def test_limits_count_what_a_zygote_forks(running: Server) -> None:
 
 
 def test_a_zygote_that_is_killed_is_started_again(running: Server) -> None:
-    """By its own user, say; the next connection has another, and nothing stays counted as live."""
+    """By its own user, say; the next connection has another, and nothing stays counted as live.
+
+    What it has forked ahead ends by itself: nobody would hear of a connection's end.
+    """
     parent = int(ask(ADDRESS, PORTS["root"]).split()[1])
     before = {ask(ADDRESS, PORTS["root"]) for _ in range(20)}
-    pids = zygotes("/srv/threads")
     assert parent > 1
-    assert pids
-    for pid in pids:
+    until(lambda: has_spares("/srv/threads"), "nothing is forked ahead")
+    pids = zygotes("/srv/threads")
+    for pid in set(pids) - set(spares("/srv/threads")):
         os.kill(pid, signal.SIGKILL)
     until(lambda: not set(pids) & set(zygotes("/srv/threads")), "they are still there")
     until(lambda: bool(lines(running, "root one.test: its worker was ended")), "no line in the log")
@@ -254,6 +257,37 @@ def zygotes(script: str) -> list[int]:
         if script.encode() in words and any(b"exec(compile(" in word for word in words):
             found.append(int(folder.name))
     return found
+
+
+def test_what_is_forked_ahead_may_be_killed(running: Server) -> None:
+    """The zygote forks another, and serves on."""
+    before = {ask(ADDRESS, PORTS["root"]) for _ in range(20)}
+    until(lambda: has_spares("/srv/threads"), "nothing is forked ahead")
+    killed = set(spares("/srv/threads"))
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not killed & set(zygotes("/srv/threads")), "they are still there")
+    until(lambda: has_spares("/srv/threads"), "no other is forked")
+    assert {ask(ADDRESS, PORTS["root"]) for _ in range(20)} <= before
+
+
+def has_spares(script: str) -> bool:
+    """Whether each zygote has forked one ahead, and nothing else."""
+    pids = zygotes(script)
+    return len(pids) > 0 and 2 * len(spares(script)) == len(pids)
+
+
+def spares(script: str) -> list[int]:
+    """Those that another one has forked ahead."""
+    pids = zygotes(script)
+    return [pid for pid in pids if parent_of(pid) in pids]
+
+
+def parent_of(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0  # it has ended
 
 
 def test_only_a_python_script_has_a_zygote(running: Server) -> None:

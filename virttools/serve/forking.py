@@ -2,10 +2,13 @@
 
 It runs as the service's user, in the domain, by the tree's own interpreter, which is handed this file as
 text: nothing of virttools is there, and any Python from 3.7 on must understand it.
+
+One fork ahead, the spare, waits for the next connection. What costs is the memory that a fork and its
+parent write to: each page is copied. Hence little is imported, and the parent does next to nothing.
 """
 
 import _signal  # type: ignore[import-not-found]  # each fork would copy the pages of signal's enums
-import ast
+import _socket
 import atexit
 import errno
 import gc
@@ -13,47 +16,80 @@ import io
 import marshal
 import os
 import select
-import socket
 import sys
-from array import array
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import CodeType
-    from typing import TextIO
+    import ast
+    from types import CodeType, ModuleType
+    from typing import NoReturn, TextIO
+
+    Wanted = tuple[bytes, tuple[bytes, ...], dict[bytes, bytes]]
 
 LONGEST = 1 << 16
 NOT_STARTED = -1000
 LIBRARY = os.path.dirname(os.__file__) + "/"
-SPACE = socket.CMSG_SPACE(array("i", [0]).itemsize)
+SPACE = _socket.CMSG_SPACE(4)
 BEFORE = []  # type: list[TextIO | None]  # streams that a module which was loaded may have kept
+EVENTS = (_signal.SIGCHLD, _signal.SIGUSR1)  # a fork has ended; the spare has told something
+TAKEN, ANEW, OVER = 0, -1, -2  # what a spare tells with a number, beside a signal for it
+PAUSE = 100  # milliseconds
 
 
 def load(script: str) -> "CodeType":
     """Compile the script, and import what its first level imports; what cannot be is left to it."""
-    with open(script, "rb") as file:
-        tree = ast.parse(file.read(), script)
-    for node in statements(tree.body):
+    code, wanted = marshal.loads(compiled(script))  # noqa: S302  our own fork's
+    for name, parts in wanted:
         try:  # noqa: SIM105  contextlib is not always there already
-            preload(node)
+            __import__(name, fromlist=parts)
         except Exception:  # noqa: BLE001, S110  the script will say so itself, to its client
             pass
-    return compile(tree, script, "exec", dont_inherit=True)
+    return code  # type: ignore[no-any-return]
+
+
+def compiled(script: str) -> bytes:
+    """The code and the imports of a script, marshalled by a fork: what ast takes would be in each other one.
+
+    Raises EOFError where it cannot be compiled.
+    """
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            with open(write_fd, "wb") as file:
+                file.write(parse(script))
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write_fd)
+    with open(read_fd, "rb") as file:
+        found = file.read()
+    os.waitpid(pid, 0)
+    return found
+
+
+def parse(script: str) -> bytes:
+    import ast
+
+    with open(script, "rb") as file:
+        tree = ast.parse(file.read(), script)
+    wanted = []  # type: list[tuple[str, list[str]]]
+    for node in statements(tree.body):
+        if isinstance(node, ast.Import):
+            wanted += [(alias.name, []) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            wanted.append((node.module, [alias.name for alias in node.names]))
+    return marshal.dumps((compile(tree, script, "exec", dont_inherit=True), wanted))
 
 
 def statements(body: "list[ast.stmt]") -> "list[ast.stmt]":
+    import ast
+
     found = []
     for node in body:
         found += statements(node.body) if isinstance(node, ast.Try) else [node]
     return found
-
-
-def preload(node: "ast.stmt") -> None:
-    if isinstance(node, ast.Import):
-        for alias in node.names:
-            __import__(alias.name)
-    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        __import__(node.module, fromlist=[alias.name for alias in node.names])
 
 
 def state(script: str) -> "dict[str, object]":
@@ -74,26 +110,29 @@ def stamp(path: str) -> "object":
 class Zygote:
     """live: by pid, the number by which the spawner knows a connection; start: what started this program."""
 
-    def __init__(self, channel: socket.socket, script: str, live: "dict[int, int]") -> None:
+    def __init__(self, channel: _socket.socket, script: str, live: "dict[int, int]") -> None:
         self.channel = channel
         self.script = script
         self.live = live
         self.start = (sys.argv, dict(os.environ))
         sys.argv = [script]  # a module may change the list
+        self.pid = os.getpid()
+        self.spare = 0
+        self.is_open = True
+        self.has_served = False
         self.null_fd = os.dup(0)
-        self.wake_fd, self.wake_write_fd = os.pipe()
-        os.set_blocking(self.wake_write_fd, False)
-        _signal.set_wakeup_fd(self.wake_write_fd)
-        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        self.told_fd, self.tell_fd = os.pipe()
+        os.set_blocking(self.told_fd, False)
         self.code = None
         before = dict(os.environb)
         self.seen = {script: stamp(script)}
         try:
             self.code = load(script)
             self.seen = state(script)
-        except (OSError, SyntaxError, ValueError):
+        except (OSError, EOFError):
             pass  # it is run as it is, and says what is wrong
         self.changes = changes(before)
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, EVENTS)
         self.prepare()
         gc.collect()
         gc.freeze()
@@ -101,7 +140,7 @@ class Zygote:
     def prepare(self) -> None:
         """Make ready what each fork would have to write to memory that is shared until then."""
         BEFORE.extend(file for file in (sys.stdout, sys.stderr) if flushed(file))
-        ends = socket.socketpair()
+        ends = _socket.socketpair()
         for fd in range(3):
             os.dup2(
                 ends[0].fileno(), fd
@@ -115,48 +154,87 @@ class Zygote:
             new = stream(fd, old)
             setattr(sys, word, new)
             setattr(sys, f"__{word}__", new)
+        self.main = module(self.script)
+        self.asked = select.poll()
+        self.asked.register(self.channel.fileno(), select.POLLIN)
+        self.lives = select.poll()
+        self.lives.register(self.channel.fileno(), select.POLLIN)
+        self.lives.register(self.tell_fd, 0)  # it has an error once nobody can hear it
 
     def run(self) -> None:
         """Until the spawner closes its end, and all that was forked has ended."""
-        poll = select.poll()
-        poll.register(self.channel.fileno(), select.POLLIN)
-        poll.register(self.wake_fd, select.POLLIN)
         self.reap()
-        is_open = True
-        while is_open or self.live:
-            for fd, _ in poll.poll():
-                if fd == self.wake_fd:
-                    os.read(fd, 4096)
-                    self.reap()
-                elif not self.serve():
-                    is_open = False
-                    poll.unregister(fd)
+        self.has_served = bool(self.live)
+        while self.is_open or self.live:
+            if self.is_open and self.has_served and not self.spare:
+                self.fork_ahead()
+            if self.spare or not self.is_open:
+                _signal.sigwait(EVENTS)
+            elif self.asked.poll(PAUSE if self.live else None):
+                self.serve()
+            self.hear()
+            self.reap()
 
-    def serve(self) -> bool:
-        message, rights, _, _ = self.channel.recvmsg(LONGEST, SPACE, socket.MSG_CMSG_CLOEXEC)
+    def serve(self) -> None:
+        """Hear the spawner where no spare does: the first time, for what all forks are to have of it."""
+        message, fd = receive(self.channel)
         if not message:
-            return False
+            self.is_open = False
+            return
         told = marshal.loads(message)  # noqa: S302  the spawner's
-        if not rights:
+        if fd < 0:
             self.end(*told)
-            return True
+            return
         number, path, argv, env = told
-        fd = array("i", rights[0][2])[0]
-        adopt(argv, {**env, **self.changes}, self.script)
-        is_new = any(stamp(file) != seen for file, seen in self.seen.items())
+        adopt(self, argv, env)
+        self.has_served = True
+        is_new = self.is_new()
         try:
             pid = os.fork()
         except OSError as error:
             self.tell(number, NOT_STARTED - (error.errno or errno.EAGAIN))
             os.close(fd)
-            return True
+            return
         if pid == 0:
+            os.setpgid(0, 0)
+            os.close(self.told_fd)
             become(self, None if is_new else self.code, fd, (path, argv, env))
         os.close(fd)
         self.live[pid] = number
         if is_new:
             self.begin_anew()
-        return True
+
+    def is_new(self) -> bool:
+        """Whether what was loaded is another one now."""
+        return any(stamp(file) != seen for file, seen in self.seen.items())
+
+    def fork_ahead(self) -> None:
+        """Have a spare, if there may be another process."""
+        try:
+            self.spare = os.fork()
+        except OSError:
+            return
+        if self.spare == 0:
+            wait(self)
+
+    def hear(self) -> None:
+        """What the spare has told, of its own connection or of another that is to be ended."""
+        while True:
+            try:
+                told = os.read(self.told_fd, 16)
+            except BlockingIOError:
+                return
+            number = int.from_bytes(told[:8], "big")
+            what = int.from_bytes(told[8:], "big", signed=True)
+            if what == OVER:
+                self.is_open = False
+            elif what > TAKEN:
+                self.end(number, what)
+            else:
+                self.live[self.spare] = number
+                self.spare = 0
+                if what == ANEW:
+                    self.begin_anew()
 
     def begin_anew(self) -> None:
         """Load what is there now: in the same process, whose children stay its own."""
@@ -179,13 +257,17 @@ class Zygote:
                     os.kill(pid, signal)
 
     def reap(self) -> None:
-        while self.live:
+        while self.live or self.spare:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 return
+            if pid == self.spare:
+                self.hear()
+            if pid == self.spare:
+                self.spare = 0  # there is no more to come, or it was killed
             number = self.live.pop(pid, None)
             if number is not None:
                 self.tell(number, -(status & 127) if status & 127 else status >> 8)
@@ -197,28 +279,62 @@ class Zygote:
             return  # the spawner is gone
 
 
-def become(
-    zygote: Zygote,
-    code: "CodeType | None",
-    fd: int,
-    wanted: "tuple[bytes, tuple[bytes, ...], dict[bytes, bytes]]",
-) -> None:
+def receive(channel: _socket.socket) -> "tuple[bytes, int]":
+    """A message of the spawner's, empty at the end, and the connection that came with it, or -1."""
+    message, rights, _, _ = channel.recvmsg(LONGEST, SPACE, _socket.MSG_CMSG_CLOEXEC)
+    return message, int.from_bytes(rights[0][2][:4], sys.byteorder) if rights else -1
+
+
+def wait(zygote: Zygote) -> "NoReturn":
+    """In a fork ahead: wait for a connection, and be the script for it."""
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        os.close(zygote.told_fd)
+        # Where the zygote was killed nobody can hear of our end: let the spawner see that it is gone.
+        while zygote.lives.poll()[0][0] == zygote.channel.fileno():
+            message, fd = receive(zygote.channel)
+            if not message:
+                whisper(zygote, 0, OVER)
+                break
+            told = marshal.loads(message)  # noqa: S302  the spawner's
+            if fd < 0:
+                whisper(zygote, *told)
+                continue
+            number, path, argv, env = told
+            is_new = zygote.is_new()
+            whisper(zygote, number, ANEW if is_new else TAKEN)
+            adopt(zygote, argv, env)
+            become(zygote, None if is_new else zygote.code, fd, (path, argv, env))
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def whisper(zygote: Zygote, number: int, what: int) -> None:
+    """Tell the zygote what the spawner said."""
+    try:
+        os.write(zygote.tell_fd, number.to_bytes(8, "big") + what.to_bytes(8, "big", signed=True))
+        os.kill(zygote.pid, _signal.SIGUSR1)
+    except OSError:
+        return  # it was killed just now: the spawner will see
+
+
+def become(zygote: Zygote, code: "CodeType | None", fd: int, wanted: "Wanted") -> "NoReturn":
     """In a fork: be the script, as if its interpreter had been started for this connection."""
     status = 1
     try:
         path, argv, env = wanted
-        os.setpgid(0, 0)
-        _signal.set_wakeup_fd(-1)
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, EVENTS)
         for number in range(3):
             os.dup2(fd, number)
-        own = (zygote.channel.detach(), zygote.null_fd, zygote.wake_fd, zygote.wake_write_fd)
+        own = (zygote.channel.detach(), zygote.null_fd, zygote.tell_fd)
         for number in (fd, *own):
             os.close(number)
         if code is None:
             _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
             os.execve(path, argv, env)
-        status = execute(code, zygote.script)
+        status = execute(code, zygote.main)
     finally:
         os._exit(status)
 
@@ -230,17 +346,20 @@ def changes(before: "dict[bytes, bytes]") -> "dict[bytes, bytes | None]":
     return {**dict.fromkeys(name for name in before if name not in now), **found}
 
 
-def adopt(argv: "tuple[bytes, ...]", env: "dict[bytes, bytes | None]", script: str) -> None:
-    """Have the words and the environment of a connection before the fork: little differs from the last one's."""
-    now = os.environb
+def adopt(zygote: Zygote, argv: "tuple[bytes, ...]", env: "dict[bytes, bytes | None]") -> None:
+    """Have the words and the environment of a connection: little differs from the last one's."""
+    if zygote.changes:
+        env = {**env, **zygote.changes}
+    now = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001  of bytes; the mapping itself is slow
     for name in [name for name in now if name not in env and name != b"LC_CTYPE"]:
-        del now[name]  # that one is the interpreter's, of its start (PEP 538)
+        del os.environb[name]  # that one is the interpreter's, of its start (PEP 538)
     for name, value in env.items():
         if value is None:
-            now.pop(name, None)
+            os.environb.pop(name, None)
         elif now.get(name) != value:
             now[name] = value
-    sys.argv = [script, *map(os.fsdecode, argv[1:])]
+            os.putenv(name, value)
+    sys.argv = [zygote.script, *map(os.fsdecode, argv[1:])]
 
 
 def stream(fd: int, old: io.TextIOWrapper) -> io.TextIOWrapper:
@@ -256,13 +375,18 @@ def stream(fd: int, old: io.TextIOWrapper) -> io.TextIOWrapper:
     )
 
 
-def execute(code: "CodeType", script: str) -> int:
-    """Run it as __main__, and all that a Python does at its end; the status."""
+def module(script: str) -> "ModuleType":
+    """A __main__ as a fresh one is, for the script."""
     main = type(sys)("__main__")
     main.__dict__.update(__file__=script, __builtins__=__builtins__, __cached__=None)
     if "__annotations__" in globals():
         main.__annotations__ = {}  # as this Python has it
     sys.modules["__main__"] = main
+    return main
+
+
+def execute(code: "CodeType", main: "ModuleType") -> int:
+    """Run it as __main__, and all that a Python does at its end; the status."""
     status = 0
     try:
         exec(code, main.__dict__)  # noqa: S102  the user of the service runs its own script
@@ -314,7 +438,7 @@ def main() -> None:
         pid, number = pair.split(":")
         live[int(pid)] = int(number)
     os.set_inheritable(3, False)
-    Zygote(socket.socket(fileno=3), script, live).run()
+    Zygote(_socket.socket(fileno=3), script, live).run()
 
 
 if __name__ == "__main__":

@@ -118,7 +118,8 @@ def _be_zygote(target: Target, forking: bytes) -> None:
     signals.reset()
     os.set_inheritable(3, True)
     try:
-        os.execve(target.zygote[0], words, target.env)
+        # What is bound now, no fork has to bind, and copy the page of it (ld.so(8)).
+        os.execve(target.zygote[0], words, {**target.env, b"LD_BIND_NOW": b"1"})
     except OSError:
         os.set_inheritable(3, False)
 
