@@ -111,7 +111,7 @@ def test_every_key_is_read() -> None:
                 anonymous=True,
                 path="/index.html",
                 expect="works",
-                origin=at(116),
+                origin=at(117),
             )
         ],
         "hooks": [Hook("built", ("/usr/local/sbin/site-hook", "arg"), at(23))],
@@ -221,6 +221,7 @@ def test_every_key_is_read() -> None:
         "etc.search": ["domain1.com"],
         "scrub.operations": ["default", "-logfiles", "+x"],
         "scrub.keep": ["/etc/ssl/private/shop.pem"],
+        "scrub.own": ["/etc/app/*.key"],
         "image.env": ["LANG=C.UTF-8"],
         "image.ports": ["80/tcp", "53/udp"],
         "image.volumes": [PurePosixPath("/var/www")],
@@ -237,12 +238,12 @@ def test_every_key_is_read() -> None:
         "etc.motd": ("two\nlines", 93),
         "home.layout": ("letters", 96),
         "home.mode": (0o700, 97),
-        "image.entrypoint": (("/usr/sbin/httpd", "-f", "-f"), 104),
-        "image.cmd": (("-h", "/var/www"), 105),
-        "image.user": ("bob:www", 107),
-        "image.workdir": (PurePosixPath("/var/www"), 108),
-        "image.stop_signal": ("SIGQUIT", 113),
-        "image.layers": ("profile", 114),
+        "image.entrypoint": (("/usr/sbin/httpd", "-f", "-f"), 105),
+        "image.cmd": (("-h", "/var/www"), 106),
+        "image.user": ("bob:www", 108),
+        "image.workdir": (PurePosixPath("/var/www"), 109),
+        "image.stop_signal": ("SIGQUIT", 114),
+        "image.layers": ("profile", 115),
     }
     assert {*found, *scalars} == {*keys.plain(), *parsed_lists()}
 

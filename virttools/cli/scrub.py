@@ -5,12 +5,15 @@ from typing import Annotated
 import typer
 
 from virttools.cli import complete
-from virttools.cli.asking import confirm
+from virttools.cli.asking import confirm, is_possible
 from virttools.cli.output import Output
 from virttools.domains import inspect, scrubbing
 from virttools.errors import SecretFound, UsageError
 from virttools.manifest import names
 from virttools.scrub.operations import OPERATIONS
+
+_SHOWN = 20
+"""How much of what would go is named before the question."""
 
 
 def register(app: typer.Typer) -> None:
@@ -46,13 +49,10 @@ def scrub(
         raise UsageError("cannot scrub: no domain is named", hint="virt scrub domain1.com")
     name = names.domain(domain)
     inspect.require(output.settings.root, [name], "scrub")
-    if not yes and not dry_run:
-        confirm(
-            f"scrub {domain}",
-            "Its host keys, mail, logs, histories and credentials go, and its passwords are locked.",
-        )
-    output.tell_namespace()
     words = tuple(operations.split(",")) if operations is not None else None
+    if not yes and not dry_run:
+        _ask(output, name, words)
+    output.tell_namespace()
     report = scrubbing.scrub(output.settings.root, name, operations=words, dry_run=dry_run)
     verb = "would scrub" if dry_run else "scrubbed"
     lines = [f"{verb} {finding}" for finding in report.scrubbed]
@@ -68,6 +68,22 @@ def scrub(
             "hint: remove what is still there by hand, or let the manifest's scrub.keep name it"
         )
         raise typer.Exit(SecretFound.exit_code if not dry_run else 1)
+
+
+def _ask(output: Output, domain: str, words: tuple[str, ...] | None) -> None:
+    """Whether all of that is to go, which is shown first. Raises UsageError."""
+    if is_possible():
+        before = scrubbing.scrub(output.settings.root, domain, operations=words, dry_run=True)
+        for finding in before.scrubbed[:_SHOWN]:
+            output.note(f"would scrub {finding}")
+        if len(before.scrubbed) > _SHOWN:
+            more = len(before.scrubbed) - _SHOWN
+            output.note(f"and {more} more; `virt scrub {domain} --dry-run` names them all")
+    confirm(
+        f"scrub {domain}",
+        "This is for a tree that others will get: mail, logs, histories and keys go for good,"
+        " and passwords are locked.",
+    )
 
 
 def _list(output: Output) -> None:

@@ -91,7 +91,9 @@ def refuse_secrets(
 def scrub(
     root_path: str, domain: str, *, operations: Sequence[str] | None, dry_run: bool
 ) -> Report:
-    """Scrub a living tree by its recorded manifest. operations: instead of the manifest's.
+    """Scrub a living tree by its recorded manifest, which leaves the keys of its services there.
+
+    operations: instead of the manifest's.
 
     Raises UnknownDomain, Busy, UsageError for an operation that is not there.
     """
@@ -99,14 +101,15 @@ def scrub(
         record = root.read_record(domain)
         manifest = reload(record.layers)
         context = _context(domain, manifest, neighbours.look(root_path, ()))
+        keep = (*manifest.scrub.keep, *manifest.scrub.own)
         userns.enter()
         names = scrubber.select(operations) if operations is not None else _selected(manifest)
         with root.open_tree(domain) as tree_fd:
             view = TreeView(tree_fd, record.entries)
-            found, left = _look(view, context, names, manifest.scrub.keep)
+            found, left = _look(view, context, names, keep)
             if not dry_run:
                 scrubber.mend(tree_fd, found)
-                left = secrets.scan(TreeView(tree_fd, record.entries), context, manifest.scrub.keep)
+                left = secrets.scan(TreeView(tree_fd, record.entries), context, keep)
     return Report(found, left)
 
 

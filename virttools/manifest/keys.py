@@ -357,6 +357,7 @@ _SCRUB = Section(
             forms.OPERATION, "what is looked for and removed", identity=_sign_off, splits=True
         ),
         "keep": Words(forms.SOURCE, "paths or patterns in the tree that stay"),
+        "own": Words(forms.SOURCE, "the domain's own keys, which stay in a living tree"),
     },
     "what is removed before a tree is published",
 )

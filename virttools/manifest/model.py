@@ -320,10 +320,14 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Scrub:
-    """operations: as `--operations` takes them; keep: paths or globs in the tree that stay."""
+    """operations: as `--operations` takes them; keep: paths or globs in the tree that stay.
+
+    own: those that only a living tree may hold, put there for a service after it was built.
+    """
 
     operations: tuple[str, ...] = ("default",)
     keep: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
