@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from tests.test_status import WHOLE, statuses
+from virttools.errors import ApplyError
 from virttools.serve import metrics
 from virttools.serve.status import Served, Status
 
@@ -143,6 +144,6 @@ def test_what_is_planted_is_neither_followed_nor_left(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     """Where the new one cannot be put in its place, nothing is left beside."""
     (tmp_path / "virt.prom").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(ApplyError, match=r"cannot write .*: Is a directory"):
         metrics.write(str(tmp_path / "virt.prom"), WHOLE)
     assert os.listdir(tmp_path) == ["virt.prom"]

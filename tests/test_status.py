@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virttools.serve import status
+from virttools.serve.messages import lasting
 from virttools.serve.status import Periodic, Running, Served, Status
 
 WHOLE = Status(
@@ -83,20 +84,33 @@ def test_lines_are_these() -> None:
             "ftp", "domain1.com", "192.0.2.1:21 [2001:db8::1]:21", "2", "40", "1",
             "15 per_source=12 cps=3",
         ),
-        ("pop3", "domain1.com", "", "1", "1", "0", "0"),
-        ("pop3", "domain2.com", "", "0", "0", "0", "0"),
+        ("pop3", "domain1.com", "-", "1", "1", "0", "0"),
+        ("pop3", "domain2.com", "-", "0", "0", "0", "0"),
     ]  # fmt: skip
     assert status.periodic_rows(WHOLE) == [
-        ("queue", "domain1.com", "3600s", "7", "0", "running"),
-        ("queue", "domain2.com", "90s", "2", "2", "waiting"),
+        ("queue", "domain1.com", "1h", "7", "0", "running"),
+        ("queue", "domain2.com", "1m 30s", "2", "2", "waiting"),
     ]
     assert status.daemon_rows(WHOLE, 1063.5) == [
-        ("nginx", "domain1.com", "running", "99", "63s", "2", "was killed by signal 9"),
+        ("nginx", "domain1.com", "running", "99", "1m 3s", "2", "was killed by signal 9"),
         ("nginx", "domain2.com", "waiting", "-", "-", "0", "-"),
     ]
     assert {len(row) for row in status.daemon_rows(WHOLE, 0)} == {len(status.DAEMON_HEADING)}
     assert {len(row) for row in status.rows(WHOLE)} == {len(status.HEADING)}
     assert {len(row) for row in status.periodic_rows(WHOLE)} == {len(status.PERIODIC_HEADING)}
+
+
+def test_the_server_is_told_in_a_line() -> None:
+    """One of a thing is not many of it; a time is as long as it reads."""
+    assert status.headline(WHOLE) == (
+        "pid 4711, up 1d, 2 spawners, 3 reloads, 5 connections to no domain"
+    )
+    small = status.Status(version="0", pid=1, uptime=5400, spawners=1, reloads=1, unrouted=1)
+    assert status.headline(small) == (
+        "pid 1, up 1h 30m, 1 spawner, 1 reload, 1 connection to no domain"
+    )
+    times = (0, 59, 60, 3601, 7 * 86400 + 3 * 3600 + 5)
+    assert [lasting(seconds) for seconds in times] == ["0s", "59s", "1m", "1h", "7d 3h"]
 
 
 def test_connections_are_counted_by_domain() -> None:
@@ -109,7 +123,7 @@ def test_the_keys_of_the_document_are_a_promise() -> None:
     document = WHOLE.document()
     assert set(document) == {
         "version", "pid", "uptime", "spawners", "reloads", "failed_reloads", "unrouted", "lost",
-        "served", "periodic", "daemons", "live",
+        "is_reloading", "trouble", "served", "periodic", "daemons", "live",
     }  # fmt: skip
     assert document["served"][0] == {
         "service": "ftp",

@@ -221,7 +221,7 @@ def test_routes_are_kept_as_the_domains_are(declared: Virt) -> None:
     assert listed == [
         [name, port, f"domain{number}.com"]
         for number in (1, 2)
-        for name, port in (("ftp", "21/tcp"), ("echoes", "2000/udp"), ("sweep", "every 3600 s"))
+        for name, port in (("ftp", "21/tcp"), ("echoes", "2000/udp"), ("sweep", "every 1h"))
     ]
     assert declared.json("services")["services"][0] == {
         "service": "ftp",

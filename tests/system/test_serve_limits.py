@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.calls import VIRT
+from tests.system.calls import VIRT, Virt
 from tests.system.server import Server, ask, connect, serving, until
 from tests.system.server import read as receive
 from tests.system.serving import domain, free_ports, held, lines, live, refused, small_root
@@ -136,6 +136,13 @@ def test_counters_are_told_in_three_forms(running: Server, tmp_path: Path) -> No
         f"{of['refused']['instances']} instances={of['refused']['instances']}",
     ]
     samples = read((tmp_path / "virt.prom").read_text())
+    virt = Virt(running.root)
+    assert read(virt.good("serve", "--metrics", "-")).keys() == samples.keys()
+    done = virt("serve", "--metrics", "/nowhere/virt.prom")
+    assert (done.status, done.err.splitlines()[0]) == (
+        74,
+        "virt: cannot write /nowhere/virt.prom: No such file or directory",
+    )
     labels = (("service", "instances"), ("domain", "one.test"))
     assert samples["virt_serve_served_total", labels] == of["served"] > 0
     refusals = samples["virt_serve_refused_total", (*labels, ("reason", "instances"))]

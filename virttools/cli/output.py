@@ -77,6 +77,13 @@ class Output:
             table.add_row(*row)
         Console(no_color=not self.color, highlight=False).print(table)
 
+    def tables(self, several: Sequence[tuple[Sequence[str], Sequence[Sequence[str]]]]) -> None:
+        """Each with its heading; on a terminal with an empty line between two."""
+        for number, (heading, rows) in enumerate(several):
+            if number and self.is_terminal():
+                print()
+            self.table(heading, rows)
+
     def is_terminal(self) -> bool:
         return sys.stdout.isatty() and not self.json
 

@@ -6,12 +6,14 @@ import sys
 import time
 
 from virttools import __version__, settings
-from virttools.errors import Busy, NeedsPrivilege, UnknownDomain, UsageError
+from virttools.errors import Busy, ConfigError, NeedsPrivilege, UnknownDomain, UsageError
 from virttools.serve import asking
+from virttools.serve.messages import counted
 from virttools.serve.places import SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from virttools.cli.output import Output
     from virttools.serve.board import Board
     from virttools.serve.status import Running, Status
     from virttools.settings import Settings
@@ -21,6 +23,7 @@ Usage: virt serve [--inetd FILE] [--spawners N] [--drain SECONDS] [--log syslog|
        virt serve --check [--inetd FILE]
        virt serve --status
        virt serve --metrics FILE
+       virt serve --reload
 
 Answer the services of all domains, each connection by a fresh process inside its domain.
 What is served is in the domains' manifests, or in an inetd.conf. It stays in the foreground.
@@ -31,25 +34,30 @@ What is served is in the domains' manifests, or in an inetd.conf. It stays in th
   --log WHERE      syslog or stderr [default: syslog where there is one]
   --check          read all that is declared, and report what is wrong
   --status         what the running server serves, and its counters
-  --metrics FILE   write the counters as a Prometheus text file
+  --metrics FILE   write the counters as a Prometheus text file; - is standard output
+  --reload         have the running server read all that is declared, and tell what came of it
   -h, --help       print this
 
+Domains that are created, changed or removed are taken in by themselves.
 Signals: HUP reloads, TERM drains and ends, USR2 replaces the program and keeps all connections.
 
 Example: virt serve --log stderr
 """
 _MOST_SPAWNERS = 64
+_LOOKS = 0.05
 
 
 class Options:
     """What the words after `virt serve` ask for."""
 
-    __slots__ = ("drain", "inetd", "is_check", "is_status", "log", "metrics", "spawners")
+    __slots__ = (
+        "drain", "inetd", "is_check", "is_reload", "is_status", "log", "metrics", "spawners",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.inetd: str | None = None
         self.metrics: str | None = None
-        self.is_check = self.is_status = False
+        self.is_check = self.is_reload = self.is_status = False
         self.log = ""
         self.drain = 30
         self.spawners = 0
@@ -62,6 +70,8 @@ def main(words: list[str], *, root: str | None, as_json: bool) -> int:
         return 0
     options = read(words)
     here = settings.load(os.environ, root=root)
+    if options.is_reload:
+        return _reload(here, as_json=as_json)
     if options.is_status or options.metrics is not None:
         return _tell(here, options, as_json=as_json)
     if os.geteuid() != 0:
@@ -70,9 +80,12 @@ def main(words: list[str], *, root: str | None, as_json: bool) -> int:
         board = _board(here, options)
         for note in board.notes:
             sys.stderr.write(f"{note}\n")
-        daemons = f", {len(board.daemons)} daemons" if board.daemons else ""
-        counts = f"{len(board.endpoints)} endpoints, {len(board.targets)} services{daemons}"
-        sys.stdout.write(f"{counts}\n")
+        counts = [
+            counted(len(board.endpoints), "endpoint"),
+            counted(len(board.targets), "service"),
+            *([counted(len(board.daemons), "daemon")] if board.daemons else []),
+        ]
+        sys.stdout.write(f"{', '.join(counts)}\n")
         return 1 if board.notes else 0
     return _serve(here, options, words)
 
@@ -83,8 +96,9 @@ def read(words: list[str]) -> Options:
     rest = list(words)
     while rest:
         name, has_value, value = rest.pop(0).partition("=")
-        if name in ("--check", "--status") and not has_value:
+        if name in ("--check", "--reload", "--status") and not has_value:
             options.is_check |= name == "--check"
+            options.is_reload |= name == "--reload"
             options.is_status |= name == "--status"
             continue
         if name not in ("--inetd", "--metrics", "--log", "--drain", "--spawners"):
@@ -101,7 +115,7 @@ def _set(options: Options, name: str, value: str) -> None:
     if name == "--inetd":
         options.inetd = os.path.abspath(value)
     elif name == "--metrics":
-        options.metrics = os.path.abspath(value)
+        options.metrics = value if value == "-" else os.path.abspath(value)
     elif name == "--log":
         if value not in ("syslog", "stderr"):
             raise _wrong(f"cannot read --log {value}: it must be syslog or stderr")
@@ -149,7 +163,7 @@ def _serve(here: "Settings", options: Options, words: list[str]) -> int:
     if control and not is_successor and asking.ask(control) is not None:
         raise Busy(
             f"cannot serve {here.root}: a server is there already",
-            hint="`virt serve --status` tells its pid; `kill -HUP PID` has it reload",
+            hint="`virt serve --status` tells how it is; `virt serve --reload` has it reload",
         )
     to_stderr = options.log == "stderr" or (not options.log and not os.path.exists("/dev/log"))
     command = successor.own_command()
@@ -169,36 +183,67 @@ def _serve(here: "Settings", options: Options, words: list[str]) -> int:
 def _tell(here: "Settings", options: Options, *, as_json: bool) -> int:
     import site
 
-    from virttools.cli.output import Output
     from virttools.serve import metrics, status
 
-    told = asking.ask(f"{here.root}/{SOCKET}")
+    found = _ask(here)
+    if options.metrics == "-":
+        sys.stdout.write(metrics.text(found))
+    elif options.metrics is not None:
+        metrics.write(options.metrics, found)
+    if not options.is_status:
+        return 0
+    output = _output(here, as_json=as_json)
+    if as_json:
+        output.result("serve", found.document())
+        return 0
+    output.note(status.headline(found))
+    if found.trouble:
+        output.note(f"warning: the last reload was refused: {found.trouble}")
+    if output.is_terminal():
+        site.main()  # the server starts without site-packages (-S); what draws the table lies there
+    tables = (
+        (status.HEADING, status.rows(found)),
+        (status.PERIODIC_HEADING, status.periodic_rows(found)),
+        (status.DAEMON_HEADING, status.daemon_rows(found, time.time())),
+    )
+    output.tables([table for table in tables if table[1]])
+    return 0
+
+
+def _output(here: "Settings", *, as_json: bool) -> "Output":
+    from virttools.cli.output import Output
+
+    return Output(
+        here, json=as_json, verbose=False, quiet=False, color="NO_COLOR" not in os.environ
+    )
+
+
+def _ask(here: "Settings", wish: bytes = b"") -> "Status":
+    """What the running server says. Raises UnknownDomain where none runs."""
+    told = asking.ask(f"{here.root}/{SOCKET}", wish)
     if told is None:
         raise UnknownDomain(
             f"cannot ask the server of {here.root}: none runs", hint="`virt serve` starts one"
         )
-    found = _read_status(told)
-    if options.metrics is not None:
-        metrics.write(options.metrics, found)
-    if not options.is_status:
-        return 0
-    output = Output(
-        here, json=as_json, verbose=False, quiet=False, color="NO_COLOR" not in os.environ
+    return _read_status(told)
+
+
+def _reload(here: "Settings", *, as_json: bool) -> int:
+    """Have the running server reload, and wait until it has. Raises ConfigError where it refuses."""
+    _ask(here, asking.RELOAD)
+    while (found := _ask(here)).is_reloading:
+        time.sleep(_LOOKS)
+    if found.trouble:
+        raise ConfigError(
+            f"cannot reload, the old set stays: {found.trouble}",
+            hint="`virt serve --check` tells all that is wrong, and so does the server's log",
+        )
+    counts = (
+        counted(len(found.served) + len(found.periodic), "service"),
+        counted(len(found.daemons), "daemon"),
     )
-    if as_json:
-        output.result("serve", found.document())
-        return 0
-    output.note(
-        f"pid {found.pid}, up {found.uptime} s, {found.spawners} spawners, {found.reloads} reloads,"
-        f" {found.unrouted} connections to no domain"
-    )
-    if output.is_terminal():
-        site.main()  # the server starts without site-packages (-S); what draws the table lies there
-    output.table(status.HEADING, status.rows(found))
-    if found.periodic:
-        output.table(status.PERIODIC_HEADING, status.periodic_rows(found))
-    if found.daemons:
-        output.table(status.DAEMON_HEADING, status.daemon_rows(found, time.time()))
+    output = _output(here, as_json=as_json)
+    output.result("serve", found.document(), [f"reloaded: {', '.join(counts)}"])
     return 0
 
 
@@ -222,7 +267,8 @@ def _read_daemon(
 def _read_status(told: bytes) -> "Status":
     from virttools.serve import ledger, status
 
-    pid, uptime, spawners, counts, rows, fleet = marshal.loads(told)  # noqa: S302  root's own socket
+    pid, uptime, spawners, counts, rows, fleet, *more = marshal.loads(told)  # noqa: S302  root's own socket
+    is_reloading, trouble, lost = more[0] if more else (False, "", 0)  # an older server tells less
     served, periodic = [], []
     for service, domain, every, places, row in rows:
         refused = dict(zip(ledger.REASONS, row[ledger.REFUSED :], strict=False))
@@ -257,6 +303,9 @@ def _read_status(told: bytes) -> "Status":
         reloads=counts[0],
         failed_reloads=counts[1],
         unrouted=counts[2],
+        lost=lost,
+        is_reloading=is_reloading,
+        trouble=trouble,
         served=tuple(served),
         periodic=tuple(periodic),
         daemons=tuple(_read_daemon(*row) for row in fleet),

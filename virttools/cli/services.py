@@ -46,22 +46,28 @@ def services_(ctx: typer.Context) -> None:
         output.result("services", {"services": data, "daemons": _daemons(whole.daemons)})
     elif not found and not whole.daemons:
         output.note("no domain declares a service; virt-manifest(5), services, tells how")
-    if found and not output.json:
-        rows = [
-            (one.service.name, one.port(), one.domain, " ".join(one.addresses) or "-",
-             one.service.user, one.service.program)
-            for one in found
-        ]  # fmt: skip
-        output.table(("service", "port", "domain", "addresses", "user", "program"), rows)
-    if whole.daemons and not output.json:
-        daemons = [
-            (one.daemon.name, " ".join(map(str, one.daemon.ports)) or "-", one.domain,
-             one.daemon.user, one.daemon.program)
-            for one in whole.daemons
-        ]  # fmt: skip
-        output.table(("daemon", "ports", "domain", "user", "program"), daemons)
+    if not output.json:
+        output.tables([table for table in _tables(whole) if table[1]])
     for problem in services.problems(found):
         output.note(f"warning: {problem}")
+
+
+def _tables(whole: domains.Whole) -> list[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """The services, and the daemons, each with its heading."""
+    served = [
+        (one.service.name, one.port(), one.domain, " ".join(one.addresses) or "-",
+         one.service.user, one.service.program)
+        for one in whole.services
+    ]  # fmt: skip
+    daemons = [
+        (one.daemon.name, " ".join(map(str, one.daemon.ports)) or "-", one.domain,
+         one.daemon.user, one.daemon.program)
+        for one in whole.daemons
+    ]  # fmt: skip
+    return [
+        (("service", "port", "domain", "addresses", "user", "program"), list(served)),
+        (("daemon", "ports", "domain", "user", "program"), list(daemons)),
+    ]
 
 
 def _daemons(found: Iterable[Resident]) -> list[dict[str, object]]:

@@ -83,7 +83,8 @@ class Acceptor(Starter):
     def _shut(self) -> None:
         """Take no more, but all that a wake-up of ours may stand for: nobody else was woken for it.
 
-        That is what waits by then, no more: who connects without a pause must not keep us.
+        That is what waits by then, no more: who connects without a pause must not keep us. A listener
+        that no other process has is closed then, though sessions of ours may go on for hours.
         """
         for fd, (endpoint, _, _) in self._listeners.items():
             self._epoll.unregister(fd)
@@ -99,6 +100,8 @@ class Acceptor(Starter):
                 else:
                     self._epoll.unregister(fd)  # told to stop, which we do
             self._refuse_late()
+        for _, listener, _ in self._listeners.values():
+            listener.close()
 
     def _serve_ready(self) -> bool:
         """Serve what is ready, or due; False where it is time to stop."""

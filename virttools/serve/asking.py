@@ -7,10 +7,11 @@ from virttools.errors import NeedsPrivilege
 
 LOOK = b"look"
 """Whether a tree was moved away."""
+RELOAD = b"reload"
 
 
 def ask(path: str, wish: bytes = b"") -> bytes | None:
-    """What the server at that socket says; None where none does. wish: what it is to do, LOOK."""
+    """What the server at that socket says; None where none does. wish: what it is to do: LOOK, RELOAD."""
     folder, _, name = path.rpartition("/")
     try:
         folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)

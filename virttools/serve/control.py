@@ -50,9 +50,18 @@ def answer(control: _socket.socket, text: bytes) -> bytes:
 
 
 def report(
-    held: Holdings, fleet: Fleet, pids: list[int], started: float, reloads: tuple[int, int]
+    held: Holdings,
+    fleet: Fleet,
+    pids: list[int],
+    started: float,
+    reloads: tuple[int, int],
+    *,
+    reloading: tuple[bool, str],
 ) -> bytes:
-    """What happens now, in a form that `virt serve --status` puts into words."""
+    """What happens now, in a form that `virt serve --status` puts into words.
+
+    reloads: done, refused; reloading: whether one is going on, and why the last one was refused.
+    """
     rows = held.assign()
     places: dict[int, list[str]] = {}
     for endpoint in held.board.endpoints:
@@ -76,6 +85,7 @@ def report(
                 for at, (target, row) in enumerate(zip(held.board.targets, rows, strict=False))
             ],
             fleet.rows(),
+            (*reloading, held.ledger.lost()),
         )
     )
 

@@ -11,6 +11,7 @@ from virttools.serve.board import Board, Endpoint
 from virttools.serve.journal import ERROR, WARNING, Journal
 from virttools.serve.ledger import Ledger, Rows
 from virttools.serve.loading import Key, Loaded
+from virttools.serve.messages import counted
 from virttools.serve.namespaces import Home
 from virttools.serve.notify import listen_fds
 
@@ -179,6 +180,7 @@ class Holdings:
         fresh = Ledger()
         for number in self.rows.numbers.values():
             fresh.take(number, self.ledger)
+        fresh.add_lost(self.ledger.lost())
         self.ledger.close()
         self.ledger = fresh
 
@@ -188,9 +190,11 @@ class Holdings:
         return fds + [fd for each in self.namespaces.values() for fd in each]
 
     def __str__(self) -> str:
-        count = len({target.place.domain for target in self.board.targets if target.place.domain})
-        daemons = f", {len(self.board.daemons)} daemons" if self.board.daemons else ""
-        return f"{len(self.board.endpoints)} endpoints, {count} domains{daemons}"
+        domains = {target.place.domain for target in self.board.targets if target.place.domain}
+        found = [counted(len(self.board.endpoints), "endpoint"), counted(len(domains), "domain")]
+        if self.board.daemons:
+            found.append(counted(len(self.board.daemons), "daemon"))
+        return ", ".join(found)
 
 
 def _by_key(board: Board) -> dict[listening.Key, Endpoint]:

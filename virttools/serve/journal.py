@@ -12,11 +12,11 @@ _AGAIN = (11, 105)  # EAGAIN, ENOBUFS
 class Journal:
     """Lines go out at once where that needs no waiting; else `flush`, in a thread that may wait, sends them."""
 
-    __slots__ = ("_kept", "_lost", "_prefix", "_socket")
+    __slots__ = ("_kept", "_lost", "_prefix", "_socket", "_untold")
 
     def __init__(self, *, to_stderr: bool) -> None:
         self._kept: list[tuple[int, str]] = []
-        self._lost = 0
+        self._lost = self._untold = 0
         self._prefix = b"virt-serve[%d]: " % os.getpid()
         self._socket: _socket.socket | None = None
         if not to_stderr:
@@ -33,16 +33,25 @@ class Journal:
             if len(self._kept) < _MOST_KEPT:
                 self._kept.append((level, text))
             else:
-                self._lost += 1
+                self._lose()
 
     def flush(self) -> None:
         """Send what is kept, waiting for a slow syslogd; what it never takes is counted."""
         kept, self._kept = self._kept, []
         for level, text in kept:
             if not self._send(level, text, 0):
-                self._lost += 1
+                self._lose()
         if self._lost and self._send(WARNING, f"{self._lost} lines of the log were lost", 0):
             self._lost = 0
+
+    def _lose(self) -> None:
+        self._lost += 1
+        self._untold += 1
+
+    def losses(self) -> int:
+        """How many lines were lost since this was asked last."""
+        found, self._untold = self._untold, 0
+        return found
 
     def _send(self, level: int, text: str, flags: int) -> bool:
         line = text.encode("utf-8", "backslashreplace")

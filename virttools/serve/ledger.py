@@ -21,7 +21,8 @@ _MOST_ROWS = 1 << 16
 _SLOTS = 1 << 14
 _MOST_STEPS = 256
 _MOST_DIGESTS = 4096
-_HEAD = 4  # cells: 0 the spare, 1 and 2 a secret, 3 unused
+_HEAD = 4  # cells: 0 the spare, 1 and 2 a secret, 3 the lines of the log that were lost
+_LOST = 3
 _ROWS = _HEAD + 2 * _SLOTS
 _CELLS = _ROWS + WIDTH * _MOST_ROWS
 _SECOND = 1_000_000_000
@@ -77,6 +78,17 @@ class Ledger:
         start = _ROWS + number * WIDTH
         for cell, value in enumerate(old.row(number)):
             self._cells[start + cell] = value if cell != LIVE else 0
+
+    def lost(self) -> int:
+        """The lines of the log that nobody took."""
+        return self._cells[_LOST]
+
+    def add_lost(self, count: int) -> None:
+        """Count such lines; the lock is not held."""
+        if count:
+            self.lock()
+            self._cells[_LOST] += count
+            self.unlock()
 
     def set(self, number: int, cell: int, value: int) -> None:
         self._cells[_ROWS + number * WIDTH + cell] = value

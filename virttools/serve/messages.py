@@ -17,6 +17,23 @@ _XINETD = {
 }
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 domain`, `3 domains`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def lasting(seconds: int) -> str:
+    """`45s`, `15m`, `1h 30m`, `2d 4h`: the two largest units that say something."""
+    parts = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, length)
+        if count:
+            parts.append(f"{count}{unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2]) or "0s"
+
+
 def prefix(level: int, pid: int) -> bytes:
     """What goes before a message in a datagram to /dev/log."""
     return b"<%d>virt-serve[%d]: " % (_DAEMON | level, pid)

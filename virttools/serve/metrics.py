@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 
+from virttools.errors import ApplyError
 from virttools.serve.status import Status
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
@@ -77,10 +78,19 @@ def _add(
 
 
 def write(path: str, status: Status) -> None:
-    """Write the file anew, at once: who reads it sees the old one or the new one. Raises OSError.
+    """Write the file anew, at once: who reads it sees the old one or the new one. Raises ApplyError.
 
     Its folder is trusted to be one that only root may write to.
     """
+    try:
+        _write(path, text(status))
+    except OSError as error:
+        raise ApplyError(
+            f"cannot write {path}: {error.strerror}", hint="name a file in a folder that is there"
+        ) from error
+
+
+def _write(path: str, content: str) -> None:
     folder, name = os.path.split(path)
     # a collector takes *.prom, so not what is being written
     beside = os.path.join(folder, f".{name}.{os.getpid()}")
@@ -89,7 +99,7 @@ def write(path: str, status: Status) -> None:
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text(status))
+            file.write(content)
             os.fchmod(fd, 0o644)
         os.rename(beside, path)
     except BaseException:

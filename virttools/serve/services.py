@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from virttools.errors import Problem
 from virttools.manifest.model import Daemon, Isolation, Manifest, Origin, Service
+from virttools.serve.messages import lasting
 
 MARK = "# Written by `virt services sync`; what is changed here is lost."
 _NOWHERE = Origin("", 0)
@@ -22,7 +23,9 @@ class Declared:
     def port(self) -> str:
         """Port and protocol as in services(5), or how often it is run."""
         service = self.service
-        return f"{service.port}/{service.protocol}" if service.port else f"every {service.every} s"
+        if service.port:
+            return f"{service.port}/{service.protocol}"
+        return f"every {lasting(service.every or 0)}"
 
 
 @dataclass(frozen=True, slots=True)

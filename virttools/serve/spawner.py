@@ -66,6 +66,8 @@ class _Spawner(Acceptor):
                 self._hear(fd)
             self._look_at_clock(time.monotonic())
             self._journal.flush()
+            with self._lock:
+                self._ledger.add_lost(self._journal.losses())
 
     def _is_over(self) -> bool:
         """Whether all that was started is gone, what it left behind included: it would end with us."""

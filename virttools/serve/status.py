@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from virttools.serve.messages import counted, lasting
+
 HEADING = ("service", "domain", "listens on", "live", "served", "failed", "refused")
 DAEMON_HEADING = ("daemon", "domain", "state", "pid", "up", "restarts", "last end")
 PERIODIC_HEADING = ("command", "domain", "every", "runs", "failed", "state")
@@ -55,7 +57,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The whole. unrouted: connections to an address that has no domain; lost: log lines that could not be sent."""
+    """The whole. unrouted: connections to an address that has no domain; lost: log lines that could not be sent.
+
+    is_reloading: one is going on; trouble: why the last one was refused, "" where it was not.
+    """
 
     version: str
     pid: int
@@ -65,6 +70,8 @@ class Status:
     failed_reloads: int = 0
     unrouted: int = 0
     lost: int = 0
+    is_reloading: bool = False
+    trouble: str = ""
     served: tuple[Served, ...] = ()
     periodic: tuple[Periodic, ...] = ()
     daemons: tuple[Running, ...] = ()
@@ -102,13 +109,26 @@ def _served(row: dict[str, Any]) -> Served:
     return Served(**{**row, "listens": tuple(row["listens"]), "refused": refused})
 
 
+def headline(status: Status) -> str:
+    """The server itself, in a line."""
+    return ", ".join(
+        (
+            f"pid {status.pid}",
+            f"up {lasting(status.uptime)}",
+            counted(status.spawners, "spawner"),
+            counted(status.reloads, "reload"),
+            f"{counted(status.unrouted, 'connection')} to no domain",
+        )
+    )
+
+
 def rows(status: Status) -> list[tuple[str, ...]]:
     """A line for each service of each domain, under HEADING."""
     return [
         (
             one.service,
             one.domain,
-            " ".join(one.listens),
+            " ".join(one.listens) or "-",
             str(one.live),
             str(one.served),
             str(one.failed),
@@ -130,7 +150,7 @@ def periodic_rows(status: Status) -> list[tuple[str, ...]]:
         (
             one.command,
             one.domain,
-            f"{one.every}s",
+            lasting(one.every),
             str(one.runs),
             str(one.failed),
             "running" if one.is_running else "waiting",
@@ -147,7 +167,7 @@ def daemon_rows(status: Status, now: float) -> list[tuple[str, ...]]:
             one.domain,
             one.state,
             str(one.pid or "-"),
-            f"{max(0, int(now) - one.since)}s" if one.since else "-",
+            lasting(max(0, int(now) - one.since)) if one.since else "-",
             str(one.restarts),
             one.last or "-",
         )

@@ -9,7 +9,7 @@ import time
 from virttools import linux
 from virttools.errors import VirtError
 from virttools.serve import control, loading, successor
-from virttools.serve.asking import LOOK
+from virttools.serve.asking import LOOK, RELOAD
 from virttools.serve.children import REPLACE, SIGNALS, Child, Children
 from virttools.serve.daemons import Fleet
 from virttools.serve.following import Calm, Watch
@@ -76,6 +76,7 @@ class Supervisor:
         self._watch = Watch(settings.followed)
         self._calm = Calm()
         self._unheard = self._trouble = ""
+        self._is_reloading = False
         self._digest = b""
         self._replaced = -_RESTART_SECONDS
         self._replace_at: float | None = None
@@ -164,6 +165,7 @@ class Supervisor:
     def _wait(self, seconds: float | None) -> None:
         """Sleep until something happens, and attend to what is not a request by signal."""
         self._journal.flush()
+        self._held.ledger.add_lost(self._journal.losses())
         wait = None if seconds is None else max(0, int(seconds * 1000) + (seconds > 0))
         children = self._children.by_control()
         for fd, _ in self._poll.poll(wait):
@@ -183,15 +185,27 @@ class Supervisor:
     def _tell_status(self) -> None:
         pids = [child.pid for child in self._children.serving()]
         reloads = (self._reloads, self._failed_reloads)
-        text = control.report(self._held, self._fleet, pids, self._started, reloads)
-        if control.answer(self._control, text) == LOOK:
+        is_reloading = self._is_reloading or _signal.SIGHUP in self._asked
+        text = control.report(
+            self._held,
+            self._fleet,
+            pids,
+            self._started,
+            reloads,
+            reloading=(is_reloading, self._trouble),
+        )
+        wish = control.answer(self._control, text)
+        if wish == LOOK:
             self._children.look()
+        elif wish == RELOAD:
+            self._asked.append(_signal.SIGHUP)
 
     # ---- what is served
 
     def reload(self, *, unless_same: bool = False) -> None:
         """Serve what is declared now; keep the old set, whole, where that is wrong."""
         begun = time.monotonic()
+        self._is_reloading = True
         self._notifier.reloading(time.monotonic_ns() // 1000)
         try:
             if self._load(unless_same=unless_same):
@@ -201,6 +215,7 @@ class Supervisor:
         except VirtError as error:
             self._failed_reloads += 1
             self._tell_error("cannot reload, the old set stays", error)
+        self._is_reloading = False
         self._notifier.ready(str(self._held))
         now = time.monotonic()
         self._calm.rest(now, now - begun)
