@@ -53,7 +53,7 @@ MODULES = {
     """,
     "doer": """
         tree.apply tree.chosen tree.content tree.delete tree.ground tree.locks scrub.mend tree.publish
-        tree.remove tree.rewrite tree.root scrub.search tree.spread tree.staging tree.steps tree.store
+        tree.kept tree.remove tree.rewrite tree.root scrub.search tree.spread tree.staging tree.steps tree.store
         enter.choose enter.confinement enter.contain enter.drawn enter.execute enter.userns enter.rootless enter.init enter.mounts enter.signals enter.terminal enter.history enter.links enter.many enter.nothing enter.picker enter.reports
         serve.wrapper
         devlog.handover devlog.mounting devlog.relink devlog.setup devlog.sockets devlog.watch

@@ -3,7 +3,9 @@
 import io
 import os
 import re
+import shutil
 import signal
+import stat
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -18,7 +20,8 @@ from virttools.errors import ApplyError, Busy, UnknownDomain
 from virttools.tree import remove as removing
 from virttools.tree import staging
 from virttools.tree.delete import delete
-from virttools.tree.remove import keep, remove, users_of
+from virttools.tree.kept import heads, keep
+from virttools.tree.remove import remove, users_of
 from virttools.tree.root import Root, open_root
 
 pytestmark = pytest.mark.usefixtures("as_root")
@@ -70,6 +73,30 @@ def test_a_tree_that_is_kept_is_no_domain_and_none_is_in_its_way(root: Root) -> 
     ground.create(root, plan("d.com", folder("etc"), text("etc/motd")))
     assert keep(root, "d.com") == f"{kept}.2"
     assert describe(kept) == before
+    assert {path: one.domain for path, one in heads(root).items()} == {
+        str(kept): "d.com",
+        f"{kept}.2": "d.com",
+    }
+
+
+def test_the_record_of_a_kept_tree_is_there_as_long_as_the_tree(root: Root) -> None:
+    """Nor is it looked for through a link, or waited for in a fifo, where somebody has put one."""
+    kept = Path(keep(root, "d.com"))
+    record = kept.with_name(".d.com.json")
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    record.rename(kept / "away")
+    assert heads(root) == {}
+    record.symlink_to(kept / "away")
+    with pytest.raises(ApplyError, match="Too many levels"):
+        heads(root)
+    record.unlink()
+    os.mkfifo(record)
+    with pytest.raises(ApplyError, match="no plain file"):
+        heads(root)
+    shutil.rmtree(kept)
+    ground.create(root, plan("e.com", folder("etc")))
+    keep(root, "e.com")
+    assert sorted(path.name for path in kept.parent.iterdir()) == [".e.com.json", "e.com"]
 
 
 def test_what_the_manual_packs_of_a_kept_tree_is_never_the_hosts(root: Root) -> None:
@@ -268,7 +295,7 @@ def test_somebody_who_comes_at_the_last_moment_keeps_the_domain(
     """Whoever enters between the look and the rename is seen after it, and everything is put back."""
     before = remains(root)
     answers = [(), ("process 1 (late)",)]
-    monkeypatch.setattr(removing, "_users", lambda _: answers.pop(0))
+    monkeypatch.setattr(removing, "users_in", lambda _: answers.pop(0))
     with pytest.raises(Busy, match="late"):
         remove(root, "d.com")
     assert (remains(root), root.has("d.com"), ground.leftovers(root)) == (before, True, [])

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -49,6 +50,23 @@ def test_each_domain_gets_a_range_of_its_own_and_keeps_it(virt: Virt, small: str
     virt.good("remove", "--yes", "domain1.com", "domain2.com")
     virt.create("domain5.com", "domain2.com", "-m", small)
     assert (virt.record("domain2.com"), base(virt, "domain5.com")) == (before, FIRST)
+
+
+def test_the_ids_of_a_kept_tree_are_given_to_its_own_domain_only(virt: Virt, small: str) -> None:
+    """Written by hand or chosen; whoever asks for them by hand is told, and a deleted tree has none."""
+    virt.create("domain1.com", "-m", small, "--uid-base", str(FIRST))
+    virt.good("remove", "--yes", "--keep", "domain1.com")
+    virt.create("domain2.com", "-m", small)
+    assert base(virt, "domain2.com") == FIRST + SPAN
+    done = virt("create", "domain3.com", "-m", small, "--uid-base", str(FIRST + 1 - SPAN))
+    said = f"are those of {virt.root}/.virt/kept/domain1.com, too"
+    assert (done.status, said in done.err) == (0, True), done.err
+    virt.good("remove", "--yes", "domain3.com")
+    virt.create("domain1.com", "-m", small)
+    assert base(virt, "domain1.com") == FIRST
+    virt.good("remove", "--yes", "domain1.com", "domain2.com")
+    shutil.rmtree(virt.root / ".virt/kept/domain1.com")
+    virt.create("domain4.com", "-m", small, "--uid-base", str(FIRST))
 
 
 def test_a_fifo_in_the_place_of_the_memory_is_not_waited_for(virt: Virt, small: str) -> None:

@@ -94,7 +94,7 @@ def preview(root_path: str, wishes: Sequence[Wish], options: Options) -> tuple[P
     wishes = ids.foresee(root_path, wishes)
     around = neighbours.look(root_path, wishes)
     found = []
-    for job in _jobs(wishes, options, ids.shared(wishes)):
+    for job in _jobs(wishes, options, ids.shared(None, wishes)):
         plan = _plan(job, root_path)
         scrubbed, refused = scrubbing.foresee(plan, job.wish.loaded.manifest, around)
         found.append(Preview(plan=plan, scrubbed=scrubbed, refused=refused))
@@ -118,7 +118,7 @@ def create(
         wishes = ids.settle(root, holding, wishes)
         neighbours.refuse_taken(root, wishes)
         # The survey comes first: in a user namespace one cannot tell whose the host's files are.
-        jobs = _jobs(wishes, options, ids.shared(wishes))
+        jobs = _jobs(wishes, options, ids.shared(root, wishes))
         userns.enter()
         apply.sweep(root)
         log_sockets.sweep(root)

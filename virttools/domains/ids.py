@@ -8,10 +8,10 @@ from virttools.enter import userns
 from virttools.errors import Busy, HostLacks, UnknownDomain
 from virttools.host import idranges
 from virttools.host.sysroot import Sysroot
-from virttools.tree import chosen, ids, ranges
+from virttools.tree import chosen, ids, kept, ranges
 from virttools.tree.accounts import SPAN
 from virttools.tree.chosen import Holding
-from virttools.tree.ranges import POOLS, Known
+from virttools.tree.ranges import POOLS, Held, Known
 from virttools.tree.root import Root, open_root
 
 
@@ -49,16 +49,27 @@ def foresee(root_path: str, wishes: Sequence[Wish]) -> list[Wish]:
     return _with(wishes, found)
 
 
-def shared(wishes: Sequence[Wish]) -> dict[str, str]:
+def shared(root: Root | None, wishes: Sequence[Wish]) -> dict[str, str]:
     """By domain, what is to be said of ids that are somebody else's on this machine, too."""
     if not any(wish.uid_base for wish in wishes):
         return {}
-    known = _known()
-    return {
-        wish.domain: f'{said}: uid_base = "auto" takes free ones'
-        for wish in wishes
-        if (said := ranges.told(wish.domain, wish.uid_base, known.held))
-    }
+    held, aside = _known().held, _kept(root)
+    found = {}
+    for wish in wishes:
+        others = [*held, *(one for name, one in aside if name != wish.domain)]
+        if said := ranges.told(wish.domain, wish.uid_base, others):
+            found[wish.domain] = f'{said}: uid_base = "auto" takes free ones'
+    return found
+
+
+def _kept(root: Root | None) -> list[tuple[str, Held]]:
+    """The ids of trees that were set aside, each with the domain that may have them again."""
+    found = {} if root is None else kept.heads(root)
+    return [
+        (head.domain, Held(ranges.of(head.uid_base), f"those of {path}"))
+        for path, head in found.items()
+        if head.uid_base
+    ]
 
 
 def _with(wishes: Sequence[Wish], found: Mapping[str, int]) -> list[Wish]:
@@ -83,6 +94,7 @@ def _choose(
             *(ranges.of(wish.uid_base) for wish in wishes if wish.uid_base),
             *(held.ids for held in known.held),
         ],
+        [(name, one.ids) for name, one in _kept(root)],
         remembered,
         _pools(known),
         take,
@@ -96,25 +108,28 @@ class _Choice:
     def __init__(
         self,
         held: Iterable[range],
+        aside: Sequence[tuple[str, range]],
         remembered: Mapping[str, int],
         pools: Sequence[range],
         take: Callable[[range], bool],
     ) -> None:
         self._held = list(held)
+        self._aside = aside
         self._remembered = remembered
         self._pools = pools
         self._take = take
 
     def base(self, domain: str) -> int:
         """Its own of before, else one that was nobody's before, else the lowest that is free."""
+        aside = [ids for name, ids in self._aside if name != domain]
         before = self._remembered.get(domain)
         if before is not None:
             inside = ranges.common_to_all([ranges.of(before)], self._pools)
-            base = self._first((), inside)
+            base = self._first(aside, inside)
             if base is not None:
                 return base
         for avoided in ([ranges.of(base) for base in self._remembered.values()], []):
-            base = self._first(avoided, self._pools)
+            base = self._first([*aside, *avoided], self._pools)
             if base is not None:
                 return base
         raise self._refusal(domain)

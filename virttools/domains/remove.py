@@ -6,6 +6,7 @@ from virttools.devlog import belonging, sockets
 from virttools.enter import history, userns
 from virttools.serve import asking
 from virttools.serve.places import SOCKET
+from virttools.tree import kept
 from virttools.tree import remove as trees
 from virttools.tree.root import open_root
 
@@ -19,16 +20,16 @@ def remove(root_path: str, names: Sequence[str], *, keep: bool = False) -> tuple
         for name in names:
             root.require(name, "remove")
         userns.require()
-        kept = []
+        places = []
         for name in names:
             with root.lock(name):
                 if keep:
-                    kept.append(trees.keep(root, name))
+                    places.append(kept.keep(root, name))
                 else:
                     trees.remove(root, name)
                 sockets.forget(root, name)
                 belonging.forget(name)
                 history.forget(root.path, name)
-        if kept:
+        if places:
             asking.ask(f"{root.path}/{SOCKET}", asking.LOOK)
-    return tuple(kept)
+    return tuple(places)
