@@ -15,7 +15,7 @@ MAIN = REPOSITORY / "virttools" / "__main__.py"
 
 STANDARD = {
     "os", "stat", "_stat", "posixpath", "genericpath", "_collections_abc",
-    "struct", "_struct", "_ctypes", "fcntl",
+    "_ctypes",
 }  # fmt: skip
 ENTER = {
     "virttools", "virttools.dispatch", "virttools.errors", "virttools.linux",
@@ -24,6 +24,7 @@ ENTER = {
     "virttools.enter.nothing", "virttools.enter.program", "virttools.enter.entrance", "virttools.enter.signals",
 }  # fmt: skip
 CONTAINED = {
+    "fcntl",
     "virttools.enter.confinement", "virttools.enter.contain", "virttools.enter.init", "virttools.enter.mounts",
     "virttools.tree", "virttools.tree.shared",
 }  # fmt: skip
