@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.system import logdaemons
-from tests.system.logdaemons import Daemon, Packages, listens, wait_for
+from tests.system.logdaemons import Daemon, Packages, listens
+from tests.system.waiting import until
 from virttools.devlog import handover
 
 REPOSITORY = Path(__file__).parents[1]
@@ -90,9 +91,9 @@ def served(root: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     more = ["--logs", str(root.parent / "logs"), "--rate", "0", *options]
     process = subprocess.Popen([*argv, *more], stderr=subprocess.DEVNULL)
     try:
-        wait_for((root / ".virt/log").is_dir)
+        until((root / ".virt/log").is_dir)
         log_fd = os.open(root / ".virt/log", os.O_RDONLY)
-        wait_for(lambda: handover.drop(log_fd, ["domain0.com"]))
+        until(lambda: handover.drop(log_fd, ["domain0.com"]))
         os.close(log_fd)
         yield process
     finally:
@@ -132,7 +133,7 @@ def warm(paths: Sequence[Path], files: Sequence[Path]) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
         for path in paths:
             one.sendto(b"<30>warm: up", str(path))
-    wait_for(lambda: all(file.exists() and file.stat().st_size for file in files))
+    until(lambda: all(file.exists() and file.stat().st_size for file in files))
     for file in (*files, files[0].parents[1] / "all.log"):
         if file.exists():
             os.truncate(file, 0)

@@ -4,8 +4,18 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 MUST_WORK = os.environ.get("VIRT_MUST_WORK") == "1"
+
+# No machine is too slow. CI tries the same examples each time: what is new is found by who looks for it.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    derandomize=MUST_WORK,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture

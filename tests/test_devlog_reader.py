@@ -100,8 +100,9 @@ def test_a_moment_is_understood(text: str, moment: datetime) -> None:
 
 def test_a_time_without_a_day_is_todays() -> None:
     """And a day without a time begins at midnight; both in local time."""
-    today = datetime.now().astimezone().replace(hour=7, minute=5, second=0, microsecond=0)
-    assert reader.moment("07:05") == today.timestamp()
+    now = datetime(2026, 11, 20, 23, 59, 59).astimezone()
+    today = now.replace(hour=7, minute=5, second=0)
+    assert reader.moment("07:05", lambda: now) == today.timestamp()
     midnight = datetime(2026, 11, 20).astimezone()
     assert reader.moment("2026-11-20") == midnight.timestamp()
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.system.waiting import PATIENCE
 from virttools.serve import internal
 
 SERVICES = ["echo", "discard", "daytime", "time", "chargen"]
@@ -22,14 +23,14 @@ def told(service: str, sent: bytes, most: int = 100_000) -> bytes:
     with ours, theirs:
         process = started(service, theirs)
         theirs.close()
-        ours.settimeout(30)
+        ours.settimeout(PATIENCE)
         ours.sendall(sent)
         ours.shutdown(socket.SHUT_WR)
         found = b""
         while len(found) < most and (received := ours.recv(65536)):
             found += received
         ours.close()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
     return found
 
 
@@ -54,7 +55,7 @@ def test_an_unknown_service_is_a_status() -> None:
     """2, and nothing for the client."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert started("nothing", theirs).wait(30) == 2
+        assert started("nothing", theirs).wait(PATIENCE) == 2
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_datagram_is_answered(service: str) -> None:
         server.bind(("::1", 0))
         process = started(service, server)
         try:
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             for number in range(2):
                 client.sendto(b"hello %d" % number, server.getsockname())
             answers = [client.recv(4096) for _ in range(0 if service == "discard" else 2)]

@@ -113,6 +113,7 @@ def test_who_reads_while_it_is_written_reads_a_whole_file(tmp_path: Path) -> Non
     seen: set[str] = set()
 
     def look() -> None:
+        seen.add(path.read_text())
         while not done.is_set():
             seen.add(path.read_text())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.waiting import PATIENCE
 from virttools.serve.notify import Notifier, listen_fds
 
 REPOSITORY = Path(__file__).parents[1]
@@ -53,7 +54,7 @@ def test_states_reach_the_manager(tmp_path: Path, is_abstract: bool) -> None:  #
     path = f"@virt-test-{os.getpid()}" if is_abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path.replace("@", "\0") if is_abstract else path)
-        manager.settimeout(10)
+        manager.settimeout(PATIENCE)
         environ = {"NOTIFY_SOCKET": path, "HOME": "/"}
         notifier = Notifier(environ)
         assert notifier.ready("serving 2\nMAINPID=1 domains")
@@ -113,8 +114,8 @@ def test_systemd_itself_passes_sockets_that_are_found() -> None:
             line = started.stderr.readline()
             assert line, "systemd-socket-activate ended"
             listening += "Listening on" in line
-        socket.create_connection(("127.0.0.4", port), timeout=10).close()
-        out, _ = started.communicate(timeout=30)
+        socket.create_connection(("127.0.0.4", port), timeout=PATIENCE).close()
+        out, _ = started.communicate(timeout=PATIENCE)
     finally:
         started.kill()
         started.wait()

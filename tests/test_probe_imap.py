@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.system.waiting import PATIENCE
 from virttools.manifest.model import Origin, Probe, ProbeKind
 from virttools.probe import imap
 from virttools.probe.outcome import Call, Login, Refused
@@ -58,7 +59,7 @@ def told(
     said: list[str] = [] if heard is None else heard
     with pretending({"CAPABILITY": ("AUTH=PLAIN",), **GOOD, **answers}, said) as port:
         try:
-            return imap.ask(Call("127.0.0.1", port, "d.test", probe, login, seconds=2))
+            return imap.ask(Call("127.0.0.1", port, "d.test", probe, login, seconds=2 * PATIENCE))
         except Refused as refused:
             return str(refused)
 

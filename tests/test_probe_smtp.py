@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.waiting import PATIENCE
 from virttools.manifest.model import Origin, Probe, ProbeKind
 from virttools.probe import smtp
 from virttools.probe.outcome import Call, Login, Refused
@@ -40,13 +41,15 @@ def pretending(answers: dict[str, str]) -> Iterator[int]:
             server.shutdown()
 
 
-def told(folder: Path, answers: dict[str, str], login: Login | None = ANN) -> str:
+def told(
+    folder: Path, answers: dict[str, str], login: Login | None = ANN, seconds: float = 2 * PATIENCE
+) -> str:
     """What the client says of such a server."""
     probe = Probe("smtp", ProbeKind.SMTP, None, True, False, "/", "", Origin("x", 1))
     fd = os.open(folder, os.O_PATH)
     try:
         with pretending({"DATA": "354 go on", **answers}) as port:
-            call = Call("127.0.0.1", port, "d.test", probe, login, seconds=1, tree_fd=fd)
+            call = Call("127.0.0.1", port, "d.test", probe, login, seconds=seconds, tree_fd=fd)
             return smtp.ask(call)
     except Refused as refused:
         return str(refused)
@@ -58,7 +61,7 @@ def test_a_server_that_only_takes_mail_is_none(tmp_path: Path) -> None:
     """What was taken must be found, and it must be this message."""
     (tmp_path / "var/mail").mkdir(parents=True)
     (tmp_path / "var/mail/ann").write_text("Subject: virt test of another day\n")
-    assert told(tmp_path, {}) == "taken, but after 0.5 s not in /var/mail/ann"
+    assert told(tmp_path, {}, seconds=4) == "taken, but after 2 s not in /var/mail/ann"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.system.waiting import PATIENCE
 from virttools import dispatch
 from virttools.domains.remove import remove
 from virttools.errors import VirtError
@@ -42,7 +43,7 @@ class Virt:
             text=True,
             errors="surrogateescape",
             check=False,
-            timeout=120,
+            timeout=PATIENCE,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 

@@ -9,7 +9,7 @@ from tests.system.machine import Machine
 _POPPASS = """\
 import socket, sys
 host, *said = sys.argv[1:]
-with socket.create_connection((host, 106), 20) as connection:
+with socket.create_connection((host, 106), 100) as connection:
     stream = connection.makefile("rw", newline="\\r\\n")
     for line in (None, *said, "quit"):
         if line is not None:
@@ -31,7 +31,7 @@ class Customer:
 
     def curl(self, *words: str, typed: str = "") -> Done:
         """curl, without a word but what it fetched or why it failed."""
-        return self.machine.run("curl", "-sS", "--max-time", "30", *words, typed=typed)
+        return self.machine.run("curl", "-sS", "--max-time", "100", *words, typed=typed)
 
     def ftp(self, path: str, *words: str, typed: str = "") -> Done:
         return self.curl(

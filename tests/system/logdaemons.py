@@ -7,15 +7,12 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
-
-PATIENCE = 20.0
-"""Seconds after which what did not come never will."""
+from tests.system.fetching import fetched
+from tests.system.waiting import PATIENCE, until
 
 
 class Packages:
@@ -34,15 +31,7 @@ class Packages:
     def _unpack(self, names: Sequence[str], target: Path) -> None:
         download = self._folder / f"{target.name}.download"
         download.mkdir(exist_ok=True)
-        done = subprocess.run(
-            ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *names],
-            cwd=download,
-            check=False,
-            capture_output=True,
-        )
-        found = list(download.glob("*.deb"))
-        if done.returncode or len(found) < len(names):
-            pytest.skip(f"apt-get has no package {names}: {done.stderr.decode()[-300:]}")
+        found = fetched(download, *names)
         half = self._folder / f"{target.name}.half"
         half.mkdir()
         for package in found:
@@ -73,7 +62,7 @@ class Daemon:
         self._process = subprocess.Popen(
             self._argv, env=self._env, stdin=subprocess.DEVNULL, start_new_session=True
         )
-        wait_for(lambda: all(listens(self.root / one) for one in self._sockets))
+        until(lambda: all(listens(self.root / one) for one in self._sockets), "it listens")
 
     def stop(self) -> None:
         if self._process is not None:
@@ -93,7 +82,7 @@ class Daemon:
         return file.read_text(errors="replace") if file.exists() else ""
 
     def await_text(self, text: str) -> None:
-        wait_for(lambda: text in self.said(), self.said)
+        until(lambda: text in self.said(), lambda: f"{text!r} in {self.said()}")
 
 
 def listens(path: Path) -> bool:
@@ -104,13 +93,6 @@ def listens(path: Path) -> bool:
         except OSError:
             return False
         return True
-
-
-def wait_for(is_so: Callable[[], bool], told: Callable[[], str] = lambda: "") -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < deadline, f"it never came: {told()}"
-        time.sleep(0.02)
 
 
 def rsyslog(root: Path, packages: Packages, more: str | None = None) -> Daemon:

@@ -3,16 +3,16 @@
 import os
 import shlex
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.system import terminal
+from tests.system import processes, terminal
 from tests.system.calls import Done
 from tests.system.handmade import REPOSITORY
 from tests.system.terminal import Terminal
+from tests.system.waiting import PATIENCE, until
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -84,7 +84,7 @@ class Machine:
         enter = ["/usr/bin/nsenter", "--target", str(self.pid), *namespaces, "--"]
         return [*enter, "/usr/bin/env", "-C", self.home, *words]
 
-    def run(self, *words: str, typed: str = "", timeout: float = 60) -> Done:
+    def run(self, *words: str, typed: str = "", timeout: float = 2 * PATIENCE) -> Done:
         """Run a program; its status and what it said."""
         done = subprocess.run(
             self.words(*words),
@@ -170,15 +170,16 @@ def _namespaces(script: str, *arguments: str, home: str) -> Iterator[Machine]:
         yield Machine(_first(holder), home)
     finally:
         holder.kill()  # --kill-child: and its namespaces with it
-        holder.wait(30)
+        holder.wait(PATIENCE)
 
 
 def _first(holder: subprocess.Popen[bytes]) -> int:
     """The first process of the namespaces, when its script is done."""
-    for _ in range(1000):
+
+    def ready() -> list[int]:
         assert holder.poll() is None, "the machine did not start"
-        children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()
-        if children and os.path.exists(f"/proc/{children[0]}/root/run/machine"):
-            return int(children[0])
-        time.sleep(0.01)
-    raise AssertionError("the machine is not ready")
+        found = processes.children(holder.pid)
+        return [pid for pid in found if os.path.exists(f"/proc/{pid}/root/run/machine")]
+
+    until(ready, "the machine is ready")
+    return processes.children(holder.pid)[0]

@@ -14,7 +14,9 @@ import pytest
 
 from tests.system import server
 from tests.system.calls import VIRT, Done, Virt
-from tests.system.server import Server, until
+from tests.system.fetching import fetched
+from tests.system.server import Server
+from tests.system.waiting import PATIENCE, until
 
 DNS = "10.80.0.53"
 ONE, TWO = "domain1.com", "domain2.com"
@@ -72,7 +74,7 @@ class Machine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
@@ -176,12 +178,7 @@ def have_packages(here: Machine, *names: str) -> None:
     """Let this machine's /usr have the programs of packages that exclude others."""
     folder = here.folder / "packages"
     folder.mkdir()
-    done = subprocess.run(
-        ["apt-get", "download", "-qq", *names], cwd=folder, capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"needs the packages {names}")
-    for package in folder.glob("*.deb"):
+    for package in fetched(folder, *names):
         subprocess.run(["dpkg-deb", "-x", package, folder / "all"], check=True)
     for place in ("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec"):
         if not (folder / f"all{place}").is_dir():

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.system import ground
 from tests.system.calls import VIRT, Done
+from tests.system.waiting import PATIENCE, until
 
 _CLONE_NEWNS = 0x20000
 _MS_BIND = 0x1000
@@ -54,7 +56,7 @@ class Person:
             text=True,
             check=False,
             cwd="/",
-            timeout=120,
+            timeout=PATIENCE,
             preexec_fn=self.become,
         )
         return Done(done.returncode, done.stdout, done.stderr)
@@ -93,11 +95,11 @@ class Person:
 
 @contextmanager
 def person(name: str, *, ranges: Sequence[tuple[int, int]] = ()) -> Iterator[Person]:
-    """A new user with a home, and these ranges of subuid(5) and subgid(5)."""
-    with suppress(KeyError):
-        pwd.getpwnam(name)
-        subprocess.run(["userdel", name], check=True)  # of a run that was killed
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix=f"{name}.") as folder:
+    """A new user with a home, and these ranges of subuid(5) and subgid(5), in an /etc of this process's own."""
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp", prefix=f"{name}.") as folder,
+        _etc_of_ones_own(Path(folder, "etc")),
+    ):
         Path(folder).chmod(0o755)
         home = Path(folder, "home")
         words = [
@@ -111,17 +113,27 @@ def person(name: str, *, ranges: Sequence[tuple[int, int]] = ()) -> Iterator[Per
         subprocess.run(
             [*words, "--key", "SUB_UID_COUNT=0", "--key", "SUB_GID_COUNT=0", name], check=True
         )
-        try:
-            for start, count in ranges:
-                last = start + count - 1
-                words = ["--add-subuids", f"{start}-{last}", "--add-subgids", f"{start}-{last}"]
-                subprocess.run(["usermod", *words, name], check=True)
-            found = pwd.getpwnam(name)
-            home.mkdir(mode=0o700)
-            os.chown(home, found.pw_uid, found.pw_gid)
-            yield Person(name, found.pw_uid, found.pw_gid, home)
-        finally:
-            subprocess.run(["userdel", name], check=True)
+        for start, count in ranges:
+            last = start + count - 1
+            words = ["--add-subuids", f"{start}-{last}", "--add-subgids", f"{start}-{last}"]
+            subprocess.run(["usermod", *words, name], check=True)
+        found = pwd.getpwnam(name)
+        home.mkdir(mode=0o700)
+        os.chown(home, found.pw_uid, found.pw_gid)
+        yield Person(name, found.pw_uid, found.pw_gid, home)
+
+
+@contextmanager
+def _etc_of_ones_own(copy: Path) -> Iterator[None]:
+    """Let what is written to /etc be seen here only: other tests look at the machine's users meanwhile."""
+    subprocess.run(["cp", "-a", "/etc", copy], check=True)
+    ground.leave_mounts()
+    subprocess.run(["mount", "--bind", copy, "/etc"], check=True)
+    try:
+        yield
+    finally:
+        # Whoever looks for the users of a tree has each folder of each process open for a moment.
+        until(lambda: subprocess.run(["umount", "/etc"], check=False).returncode == 0, "umount")
 
 
 def _reach(folder: Path) -> None:

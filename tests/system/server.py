@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.system import processes
 from tests.system.calls import VIRT
-
-PATIENCE = 20.0
-"""Seconds after which what was waited for will not come; no test measures time."""
+from tests.system.waiting import PATIENCE, until
 
 
 class Server:
@@ -47,7 +46,7 @@ class Server:
             env={"PATH": os.environ["PATH"], "VIRT_ROOT": str(self.root)},
             capture_output=True,
             check=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         return json.loads(done.stdout)["data"]
 
@@ -61,15 +60,7 @@ class Server:
 
     def children(self) -> list[int]:
         """The spawners."""
-        text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(word) for word in text.split()]
-
-
-def until(is_so: Any, what: str) -> None:  # noqa: ANN401  a function without arguments
-    deadline = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.02)
+        return processes.children(self.process.pid)
 
 
 @contextmanager

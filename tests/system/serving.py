@@ -5,11 +5,13 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.system.calls import Virt
 from tests.system.server import Server, connect
+from virttools.serve.admission import Bursts
 
 SERVICE = r"""
 #include <errno.h>
@@ -135,6 +137,14 @@ def refused(server: Server, service: str, domain: str) -> dict[str, int]:
 
 def live(server: Server, service: str, domain: str) -> int:
     return int(server.service(service, domain)["live"])
+
+
+def most_lines(server: Server, begun: float) -> int:
+    """How many lines of one kind a flood makes at most that began then: each spawner tells of a burst
+    by two, and a burst is over when none of it came for `quiet` seconds, as on a slow machine may be.
+    """
+    bursts = 1 + (time.monotonic() - begun) / Bursts().quiet
+    return int(2 * len(server.children()) * bursts)
 
 
 def lines(server: Server, *words: str) -> list[str]:

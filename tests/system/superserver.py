@@ -1,11 +1,9 @@
 """A super-server in a network of its own, with /virtual and /usr/bin/virtuald where the HOWTO has them."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.fetching import fetched
 from tests.system.handmade import REPOSITORY
+from tests.system.waiting import PATIENCE
 
 _HOST = """\
 set -e
@@ -31,28 +31,30 @@ mkdir /mnt/virtual
 mount --bind "$1" /mnt/virtual
 mount -t overlay none -o "lowerdir=$2:/usr/bin" /mnt/usr/bin
 shift 2
-exec chroot /mnt "$@"
+echo up
+exec chroot /mnt "$@" >/dev/null
 """
-_CLIENT = """\
+_CLIENT = f"""\
 import json, socket, sys, time
+PATIENCE = {PATIENCE}
 kind, address, port, text = json.loads(sys.argv[1])
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
-for attempt in range(200):
+end = time.monotonic() + PATIENCE
+while True:
     try:
         with socket.socket(family, getattr(socket, kind)) as client:
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             client.connect((address, port))
             client.send(text.encode()) if text else None
             if kind == "SOCK_DGRAM":
-                client.settimeout(5)
                 told = client.recv(65536)
             else:
                 told = b"".join(iter(lambda: client.recv(65536), b""))
         break
     except ConnectionRefusedError:
+        if time.monotonic() > end:
+            sys.exit("nobody listens")
         time.sleep(0.05)
-else:
-    sys.exit("nobody listens")
 sys.stdout.write(told.decode())
 """
 
@@ -79,7 +81,7 @@ class Host:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=3 * PATIENCE,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -96,24 +98,16 @@ def running(virtual: Path, folder: Path, *command: str) -> Iterator[Host]:
     words = ["unshare", "--mount", "--net", "sh", "-c", _HOST, "sh", str(virtual), str(added)]
     with (folder / "server.err").open("w") as errors:
         server = subprocess.Popen(
-            [*words, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+            [*words, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
         )
     try:
-        _wait_for_network(server)
+        assert server.stdout is not None
+        with server.stdout as told:
+            assert told.readline() == b"up\n", (folder / "server.err").read_text()
         yield Host(server.pid)
     finally:
         server.terminate()
-        server.wait(30)
-
-
-def _wait_for_network(server: subprocess.Popen[bytes]) -> None:
-    ours = os.stat("/proc/self/ns/net")
-    for _ in range(400):
-        assert server.poll() is None, "the super-server did not start"
-        if not os.path.samestat(os.stat(f"/proc/{server.pid}/ns/net"), ours):
-            return
-        time.sleep(0.01)
-    raise AssertionError("no network")
+        server.wait(PATIENCE)
 
 
 def inetd() -> str:
@@ -129,11 +123,6 @@ def xinetd(folder: Path) -> str:
     found = shutil.which("xinetd", path="/usr/sbin")
     if found is not None:
         return found
-    done = subprocess.run(
-        ["apt-get", "download", "-qq", "xinetd"], cwd=folder, capture_output=True, check=False
-    )
-    packages = list(folder.glob("xinetd_*.deb"))
-    if done.returncode or not packages:
-        pytest.skip("needs xinetd")
-    subprocess.run(["dpkg-deb", "-x", packages[0], folder / "xinetd"], check=True)
+    (package,) = fetched(folder, "xinetd")
+    subprocess.run(["dpkg-deb", "-x", package, folder / "xinetd"], check=True)
     return str(folder / "xinetd" / "usr" / "sbin" / "xinetd")

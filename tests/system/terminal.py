@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-PATIENCE = 20.0
-"""Seconds without the awaited text after which a test gives up."""
+from tests.system.waiting import PATIENCE
 
 
 class Terminal:

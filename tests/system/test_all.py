@@ -4,12 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.system import processes
 from tests.system.handmade import VIRT, tree, virt
+from tests.system.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -168,17 +169,9 @@ def test_a_line_without_an_end_does_not_fill_the_memory(root: Path) -> None:
     assert 8 <= len(told) <= 64
 
 
-def processes(mark: str) -> list[str]:
+def marked(mark: str) -> list[int]:
     """The processes whose command line holds mark."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            line = Path("/proc", pid, "cmdline").read_bytes()
-        except OSError:
-            continue
-        if mark.encode() in line and int(pid) != os.getpid():
-            found.append(pid)
-    return found
+    return [pid for pid in processes.every() if mark in " ".join(processes.words(pid))]
 
 
 @pytest.mark.parametrize("plainly", [(), ("--chroot",)], ids=["contained", "chroot"])
@@ -199,12 +192,12 @@ def test_a_signal_stops_all_and_leaves_nothing(
     assert running.stdout is not None
     begun = sorted(running.stdout.readline() for _ in range(2))
     running.send_signal(number)
-    out, err = running.communicate(timeout=30)
+    out, err = running.communicate(timeout=PATIENCE)
     assert begun == [b"a.org: begun\n", b"b.com: begun\n"]
     assert running.returncode == 128 + number
     assert b"1 not begun: stopped by signal %d" % number in err
     assert out == b""
-    assert processes(mark) == []
+    assert marked(mark) == []
 
 
 def test_a_reader_that_goes_away_stops_all(root: Path) -> None:
@@ -221,8 +214,8 @@ def test_a_reader_that_goes_away_stops_all(root: Path) -> None:
     assert running.stdout is not None
     running.stdout.readline()
     running.stdout.close()
-    assert running.wait(30) == 141
-    assert processes(mark) == []
+    assert running.wait(PATIENCE) == 141
+    assert marked(mark) == []
 
 
 def test_what_is_killed_leaves_nothing_contained(root: Path) -> None:
@@ -238,17 +231,14 @@ def test_what_is_killed_leaves_nothing_contained(root: Path) -> None:
     assert running.stdout is not None
     running.stdout.readline()
     running.kill()
-    running.wait(30)
+    running.wait(PATIENCE)
     running.stdout.close()
-    deadline = time.monotonic() + 20
-    while processes(mark) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert processes(mark) == []
+    until(lambda: not marked(mark), "nothing is left")
 
 
 def test_a_daemon_that_keeps_the_pipe_is_not_waited_for(root: Path) -> None:
     """When the command itself has ended, its output is at its end."""
-    command = "sleep 30 & echo done; echo $! >/tmp/pid"
+    command = "sleep 600 & echo done; echo $! >/tmp/pid"
     done = virt("exec", "--all", "--chroot", "--match", "a.org", "sh", "-c", command, root=root)
     os.kill(int((root / "a.org/tmp/pid").read_text()), signal.SIGKILL)
     assert (done.returncode, done.stdout) == (0, "a.org: done\n")

@@ -5,18 +5,16 @@ import signal
 import socket
 import stat
 import subprocess
-import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.system import processes
 from tests.system.handmade import VIRT, probe, tree, virt
+from tests.system.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("as_root")
-
-PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -288,10 +286,12 @@ def test_who_stops_and_goes_on_takes_us_along(root: Path) -> None:
     with _started(root, "sh", "-c", "echo ready; exec cat", stdin=True, process_group=0) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        _await(lambda: "cat" in _names(process.pid))
+        until(lambda: "cat" in _names(process.pid), "cat runs")
         process.send_signal(signal.SIGTSTP)
-        _await(lambda: _state(process.pid) == "T")
-        assert [_state(pid) for pid in _below(process.pid)] == ["S", "T"]
+        until(lambda: processes.state(process.pid) == "T", "it stops")
+        below = processes.below(process.pid)
+        # The init that has told it may not have gone to sleep again yet.
+        until(lambda: [processes.state(pid) for pid in below] == ["S", "T"], "cat stops")
         process.send_signal(signal.SIGCONT)
         assert process.communicate(b"gone on\n", timeout=PATIENCE)[0] == b"gone on\n"
         assert process.returncode == 0
@@ -334,13 +334,14 @@ def test_whoever_is_killed_nothing_is_left(root: Path, victim: str) -> None:
     with _started(root, "sh", "-c", script) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        _await(lambda: _names(process.pid).count("sleep") == 3)
-        everybody = _below(process.pid)
+        until(lambda: _names(process.pid).count("sleep") == 3, "all sleep")
+        everybody = processes.below(process.pid)
         init = everybody[0]
-        target = {"outside": process.pid, "init": init, "command": _below(init)[0]}[victim]
+        command = processes.children(init)[0]
+        target = {"outside": process.pid, "init": init, "command": command}[victim]
         os.kill(target, signal.SIGKILL)
         assert process.wait(PATIENCE) == -signal.SIGKILL
-        _await(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in everybody))
+        _are_gone(everybody)
     assert _mounts(root) == before
 
 
@@ -349,10 +350,10 @@ def test_what_a_command_leaves_behind_ends_with_it(root: Path) -> None:
     with _started(root, "sh", "-c", "sleep 600 & echo ready; read line", stdin=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        everybody = _below(process.pid)
+        everybody = processes.below(process.pid)
         process.communicate(b"\n", timeout=PATIENCE)
         assert process.returncode == 0
-        _await(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in everybody))
+        _are_gone(everybody)
 
 
 def test_only_system_calls_run_before_the_program(root: Path, tmp_path: Path) -> None:
@@ -491,11 +492,14 @@ def test_a_domain_in_use_is_not_removed(root: Path, tmp_path: Path) -> None:
     with _started(here, "sh", "-c", "echo ready; sleep 600") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
+        until(lambda: "sleep" in _names(process.pid), "it sleeps")
         refused = virt("remove", "--yes", "used.com", root=here, PATH=os.environ["PATH"])
         assert refused.returncode == 75
         assert "(virt-init)" in refused.stderr
         assert "(sleep)" in refused.stderr
+        everybody = processes.below(process.pid)
         process.kill()
+    _are_gone(everybody)
     done = virt("remove", "--yes", "used.com", root=here, PATH=os.environ["PATH"])
     assert (done.returncode, (here / "used.com").exists()) == (0, False)
 
@@ -540,26 +544,8 @@ def _started(
 
 
 def _names(pid: int) -> list[str]:
-    return [Path(f"/proc/{found}/comm").read_text().strip() for found in _below(pid)]
+    return [processes.name(found) for found in processes.below(pid)]
 
 
-def _below(pid: int) -> list[int]:
-    """All descendants of a process, each after its parent."""
-    return [found for child in _children(pid) for found in (child, *_below(child))]
-
-
-def _children(pid: int) -> Iterator[int]:
-    with suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            yield from map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
-
-
-def _await(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def _are_gone(pids: list[int]) -> None:
+    until(lambda: not any(map(processes.is_there, pids)), f"the ends of {pids}")

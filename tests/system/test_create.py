@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import ground
 from tests.system.calls import VIRT, Virt
 from virttools import dispatch
 
@@ -199,6 +200,7 @@ def test_a_root_that_others_can_write_is_refused(virt: Virt, small: str) -> None
 
 def test_a_full_disk_leaves_nothing_behind(virt: Virt, tmp_path: Path) -> None:
     """74, the staging folder swept, and the next create on a larger disk succeeds."""
+    ground.leave_mounts()
     mounted = tmp_path / "disk"
     mounted.mkdir(mode=0o755)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "tmpfs", mounted], check=True)

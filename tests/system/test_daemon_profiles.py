@@ -16,7 +16,8 @@ import pytest
 from tests.system.calls import VIRT, Virt
 from tests.system.certificates import certificate
 from tests.system.logdaemons import Packages
-from tests.system.server import Server, serving, until
+from tests.system.server import Server, serving
+from tests.system.waiting import PATIENCE, until
 from virttools.probe.crypt import hashed
 
 pytestmark = pytest.mark.usefixtures("as_root")
@@ -50,30 +51,30 @@ def login(client, password):
     return client
 
 def fetch():
-    client = login(poplib.POP3(address, timeout=20), right)
+    client = login(poplib.POP3(address, timeout=100), right)
     count, lines = client.stat()[0], client.retr(1)[1]
     client.dele(1)
     client.quit()
-    client = login(poplib.POP3(address, timeout=20), right)
+    client = login(poplib.POP3(address, timeout=100), right)
     left = client.stat()[0]
     client.quit()
     return [count, lines[-1].decode(), left]
 
 def stls():
-    client = poplib.POP3(address, timeout=20)
+    client = poplib.POP3(address, timeout=100)
     client.stls(anybody)
     return login(client, right).quit()[:3].decode()
 
 def imap():
-    with imaplib.IMAP4(address, timeout=20) as client:
+    with imaplib.IMAP4(address, timeout=100) as client:
         return [client.login("bob", right)[0], client.create("Sent")[0]]
 
 print(json.dumps({
     "fetched": tell(fetch),
     "stls": tell(stls),
-    "pop3s": tell(lambda: login(poplib.POP3_SSL(address, timeout=20, context=anybody), right).quit()[:3].decode()),
+    "pop3s": tell(lambda: login(poplib.POP3_SSL(address, timeout=100, context=anybody), right).quit()[:3].decode()),
     "imap": tell(imap),
-    "wrong": tell(lambda: login(poplib.POP3(address, timeout=20), wrong)),
+    "wrong": tell(lambda: login(poplib.POP3(address, timeout=100), wrong)),
 }))
 """
 
@@ -94,7 +95,7 @@ class Machine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=5 * PATIENCE,
         )
 
     def pid(self, daemon: str, domain: str) -> int:
@@ -302,8 +303,7 @@ def greets(machine: Machine, address: str) -> bool:
 
 def test_one_dovecot_that_is_killed_comes_back(machine: Machine) -> None:
     """Though its pid file names a process that there is: itself."""
-    for address in ADDRESSES.values():
-        until(lambda address=address: greets(machine, address), f"dovecot by {address}")
+    until(lambda: all(greets(machine, one) for one in ADDRESSES.values()), "both dovecots")
     with killed(machine, "dovecot"):
         until(lambda: greets(machine, ADDRESSES["d1.example"]), "dovecot again")
 

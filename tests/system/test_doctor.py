@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import documents
-from tests.system import people
+from tests.system import ground, people
 from tests.system.calls import VIRT, Virt
+from tests.system.waiting import PATIENCE, until
 
 Break = Callable[[Path], object]
 
@@ -20,6 +21,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
     """A root with one domain that people log in to."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
+    ground.leave_mounts()
     folder = tmp_path_factory.mktemp("virtual")
     folder.chmod(0o755)
     manifest = folder.parent / "domain1.com.toml"
@@ -39,6 +41,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Virt]:
     """A root with two domains that hold a shell."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
+    ground.leave_mounts()
     folder = tmp_path_factory.mktemp("virtual")
     folder.chmod(0o755)
     (folder.parent / "plain.toml").write_text('binaries = ["/bin/sh"]\n')
@@ -68,7 +71,7 @@ def mend(virt: Virt, command: str) -> None:
         check=True,
         capture_output=True,
         stdin=subprocess.DEVNULL,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 
@@ -114,7 +117,7 @@ def without(file: Path, begin: str) -> None:
 
 
 def mounted(*words: str | Path) -> None:
-    subprocess.run(["mount", *words], check=True, timeout=10)
+    subprocess.run(["mount", *words], check=True, timeout=PATIENCE)
 
 
 def test_damage_in_a_tree_is_seen_and_mended(here: Virt) -> None:
@@ -376,7 +379,7 @@ def test_an_address_without_an_alias_is_told(virt: Virt, tmp_path: Path) -> None
         env=virt.environment({"PATH": f"{VIRT.parent}:{os.environ['PATH']}"}),
         cwd=tmp_path,
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
         capture_output=True,
     )
     before = (tmp_path / "before").read_text()
@@ -414,7 +417,7 @@ def test_a_file_system_that_harms_is_told(plain: Virt) -> None:
         mend(plain, found["tree-apart"])
         assert listed(plain) == []
     finally:
-        subprocess.run(["umount", root], check=True, timeout=10)
+        subprocess.run(["umount", root], check=True, timeout=PATIENCE)
 
 
 def test_a_damaged_record_and_an_open_root_are_told(plain: Virt) -> None:
@@ -447,16 +450,9 @@ def test_servers_that_do_not_run_are_told(site: Virt) -> None:
         for words, more in ((["log", "serve"], []), (["serve"], ["--log", "stderr"]))
     ]
     try:
-        wait_for(lambda: site("--json", "doctor").status == 0)
+        until(lambda: site("--json", "doctor").status == 0, "all is well")
         assert json.loads(site("--json", "doctor").out)["data"]["findings"] == []
     finally:
         for one in running:
             one.terminate()
-            one.wait(30)
-
-
-def wait_for(is_so: Callable[[], bool]) -> None:
-    for _ in range(100):
-        if is_so():
-            return
-    pytest.fail("it never came to be")
+            one.wait(PATIENCE)

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from tests.system.handmade import REPOSITORY, VIRT, tree
 from tests.system.terminal import running
+from tests.system.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -50,7 +50,7 @@ class Prison:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert done.stderr == ""
         assert done.stdout.startswith("out: " if done.returncode == 0 else "stopped at ")
@@ -117,12 +117,11 @@ def test_a_folder_that_is_moved_out_takes_nobody_along(prison: Prison, options: 
         stdout=subprocess.PIPE,
         text=True,
     )
-    while not (inner / "ready").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
+    until(lambda: (inner / "ready").exists() or process.poll() is not None, "it is ready")
+    assert process.poll() is None
     inner.rename(outer)
     (outer / "go").touch()
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE)
     shutil.rmtree(outer)
     assert said.startswith("out: " if options else "stopped at ")
 
@@ -148,7 +147,7 @@ def test_processes_of_the_host_are_out_of_reach(
     assert victim.poll() is None
     assert prison.plainly(way, str(victim.pid)).startswith("out: ")
     if way == "signal":
-        assert victim.wait(10) == -signal.SIGUSR1
+        assert victim.wait(PATIENCE) == -signal.SIGUSR1
 
 
 def test_no_device_can_be_made(prison: Prison) -> None:
@@ -171,7 +170,7 @@ def test_no_device_can_be_mounted(prison: Prison, tmp_path: Path) -> None:
     content = tmp_path / "content"
     content.mkdir()
     (content / "marker").write_text(OUTSIDE)
-    subprocess.run(["mkfs.ext4", "-q", "-d", content, image], check=True, timeout=60)
+    subprocess.run(["mkfs.ext4", "-q", "-d", content, image], check=True, timeout=PATIENCE)
     done = subprocess.run(
         ["losetup", "--find", "--show", "--read-only", image],
         capture_output=True, text=True, check=False,

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from tests.system.calls import Virt
+from tests.system.fetching import fetched
 from tests.system.handmade import REPOSITORY
+from tests.system.waiting import PATIENCE
 from virttools.manifest import profiles
 from virttools.manifest.load import load
 
@@ -51,11 +53,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what each package installs that the host lacks: most exclude others that it has."""
     folder = tmp_path_factory.mktemp("packages")
     names = {name for profile in PROFILES for name in lacking(profile)}
-    words = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *sorted(names)]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    if names and done.returncode:
-        pytest.skip(f"needs the packages {names}: {done.stderr[-300:]}")
-    for package in folder.glob("*.deb"):
+    for package in fetched(folder, *sorted(names)) if names else ():
         subprocess.run(["dpkg-deb", "-x", package, folder / package.name.split("_")[0]], check=True)
         package.unlink()
     return folder
@@ -79,7 +77,7 @@ def proved(root: Path, profile: str, packages: str) -> Any:  # noqa: ANN401  JSO
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=5 * PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

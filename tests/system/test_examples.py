@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests.system.calls import VIRT, Virt
+from tests.system.serving import free_ports
+from tests.system.waiting import PATIENCE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -41,31 +43,25 @@ def running(tree: Path, argv: list[str]) -> Iterator[None]:
         yield
     finally:
         child.terminate()
-        child.wait(timeout=20)
+        child.wait(PATIENCE)
 
 
 def connected(port: int) -> socket.socket:
     """A connection, as soon as somebody listens."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while True:
         try:
-            return socket.create_connection(("127.0.0.1", port), timeout=20)
+            return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         except ConnectionRefusedError:
             assert time.monotonic() < end, f"nobody listens on port {port}"
             time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_file_server_serves_its_page(virt: Virt, tmp_path: Path) -> None:
     """What the image says to run, with another port, as the user that it names."""
     tree, config = unpacked(virt, "www", tmp_path)
     assert config["User"] == "1000:1000"
-    port = free_port()
+    port = free_ports(("one",))["one"]
     argv = [word.replace("8080", str(port)) for word in command(config)]
     with running(tree, argv), connected(port) as talk:
         talk.sendall(b"GET /index.txt HTTP/1.0\r\n\r\n")
@@ -84,7 +80,7 @@ def test_the_script_runs_with_its_interpreter(virt: Virt, tmp_path: Path) -> Non
 def test_the_mail_relay_greets(virt: Virt, tmp_path: Path) -> None:
     """220, on a socket, by the daemon that the image starts."""
     tree, config = unpacked(virt, "mail", tmp_path)
-    port = free_port()
+    port = free_ports(("one",))["one"]
     argv = [str(port) if word == "25" else word for word in command(config)]
     with running(tree, argv), connected(port) as talk:
         assert talk.makefile("rb").readline().startswith(b"220 ")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.serving import free_ports
+from tests.system.waiting import PATIENCE
 from virttools.errors import Busy, ConfigError
 from virttools.serve import listening, loading
 from virttools.serve.board import Board, Endpoint, Place, Target
@@ -31,9 +33,7 @@ def held() -> Iterator[Holdings]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server((MINE, 0)) as found:
-        number: int = found.getsockname()[1]
-        return number
+    return free_ports(("one",))["one"]
 
 
 def listen(held: Holdings, port: int, *addresses: str) -> None:
@@ -48,8 +48,11 @@ def spawners(held: Holdings, address: str, port: int) -> socket.socket:
 
 def answers(held: Holdings, asked: str, port: int, by: str) -> bool:
     """Whether who connects to asked is taken by that listener."""
-    with socket.create_connection((asked, port), 5) as client, spawners(held, by, port) as listener:
-        listener.settimeout(5)
+    with (
+        socket.create_connection((asked, port), PATIENCE) as client,
+        spawners(held, by, port) as listener,
+    ):
+        listener.settimeout(PATIENCE)
         accepted, peer = listener.accept()
         accepted.close()
         return bool(peer == client.getsockname())

@@ -15,7 +15,7 @@ from tests.system import guide, machine
 from tests.system.calls import Done
 from tests.system.clients import Customer
 from tests.system.guide import Command, Reader, Step
-from tests.system.server import until
+from tests.system.waiting import until
 
 pytestmark = pytest.mark.usefixtures("as_root")
 

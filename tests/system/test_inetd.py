@@ -11,6 +11,7 @@ import pytest
 from tests.system import superserver
 from tests.system.calls import Virt
 from tests.system.superserver import Host
+from tests.system.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -209,7 +210,7 @@ def test_systemd_finds_no_fault_with_the_units(declared: Virt, tmp_path: Path) -
         text=True,
         check=False,
         env={"PATH": os.environ["PATH"], "SYSTEMD_LOG_LEVEL": "warning"},
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.system import logdaemons
 from tests.system.calls import Virt
-from tests.system.logdaemons import DAEMONS, Daemon, Packages, running, wait_for
+from tests.system.logdaemons import DAEMONS, Daemon, Packages, running
+from tests.system.waiting import until
 
 DOMAINS = ("domain1.com", "domain2.com")
 
@@ -111,7 +112,7 @@ def check_rendered(virt: Virt, daemon: Daemon, logs: Path) -> None:
 
 
 def await_text(file: Path, text: str) -> None:
-    wait_for(lambda: text in text_of(file), lambda: text_of(file))
+    until(lambda: text in text_of(file), lambda: f"{text!r} in {text_of(file)}")
 
 
 def send(path: Path, text: str) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.system.calls import VIRT, Virt
-from tests.system.ground import mounted
+from tests.system.ground import leave_mounts, mounted
 from tests.system.logdaemons import PRIVATE_DEV
+from tests.system.waiting import PATIENCE
 from virttools.devlog.relink import relink
 from virttools.errors import ApplyError
 from virttools.tree.root import open_root
@@ -28,7 +29,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
         daemon.bind(str(path))
-        daemon.settimeout(20)
+        daemon.settimeout(PATIENCE)
         yield daemon
 
 
@@ -184,6 +185,7 @@ def test_a_folder_at_dev_log_is_said(virt: Virt, tmp_path: Path) -> None:
 
 def test_a_tree_on_another_file_system_gets_the_socket_mounted(virt: Virt, tmp_path: Path) -> None:
     """A link cannot be; --bind mounts the socket, and mounts it anew when it went stale."""
+    leave_mounts()
     with listening(virt.root / "log"):
         created(virt, tmp_path, "shared")
         with mounted(virt.tree(DOMAIN) / "dev", "-t", "tmpfs", "tmpfs"):

@@ -9,7 +9,7 @@ import pytest
 from tests.system.calls import VIRT, Virt
 from tests.system.terminal import running
 
-DAY = "2026-11-20T12:00"
+DAY = "2001-11-20T12:00"
 
 
 def line(second: int, domain: str, severity: str = "info") -> str:

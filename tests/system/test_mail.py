@@ -23,7 +23,7 @@ from tests.system.mailing import (
     queued,
     serving,
 )
-from tests.system.server import until
+from tests.system.waiting import until
 
 BOTH_WAYS = ((ONE, TWO), (TWO, ONE))
 

@@ -25,7 +25,8 @@ from tests.system.mailing import (
     queued,
     serving,
 )
-from tests.system.server import Server, until
+from tests.system.server import Server
+from tests.system.waiting import PATIENCE, until
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_a_unit_of_systemd_runs_it_too(here: Machine) -> None:
     finally:
         forward.unlink()
         process.terminate()
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(PATIENCE) == -signal.SIGTERM
 
 
 @pytest.mark.usefixtures("server")
@@ -126,10 +127,16 @@ def test_what_the_administrator_lays_down_holds_after_a_reload(
     with (here.virt.tree(ONE) / "etc/hosts").open("a") as file:
         file.write(f"{ADDRESSES[TWO]} other-name.test\n")
     os.kill(master(server, TWO), signal.SIGHUP)
+    until(lambda: here.send(TWO, ANN, "bob@other-name.test", text="anew") == {}, "it is read anew")
     here.hand_in(ONE, "bob@other-name.test", told="by hosts")
     here.await_mail(TWO, "by hosts")
     assert here.send(TWO, ANN, f"bob@{ONE}", text="relayed") == {}
     here.await_mail(ONE, "relayed")
+
+
+def is_deferred(listed: str) -> bool:
+    """Whether what was tried in vain is not being tried still, which mailq marks by an asterisk: no flush would find it."""
+    return "Permission denied" in listed and "*" not in listed
 
 
 @pytest.mark.usefixtures("server")
@@ -140,7 +147,7 @@ def test_mail_waits_for_a_neighbour_that_is_down(here: Machine) -> None:
     assert here.run("ip", "address", "del", address, "dev", "lo").status == 0
     assert here.run(*(word.format("add") for word in route)).status == 0
     here.hand_in(ONE, f"bob@{TWO}", told="once you are up")
-    until(lambda: "Permission denied" in queued(here, ONE), "it was tried, and waits")
+    until(lambda: is_deferred(queued(here, ONE)), "it was tried, and waits")
     assert f"bob@{TWO}" in queued(here, ONE)
     assert queued(here, TWO) == "Mail queue is empty\n"
     assert here.run(*(word.format("del") for word in route)).status == 0

@@ -16,7 +16,7 @@ from tests.system.mailing import (
     queued,
     serving,
 )
-from tests.system.server import until
+from tests.system.waiting import until
 
 
 @pytest.fixture(scope="module")

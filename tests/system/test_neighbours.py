@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.system import mischief, test_log_serve
+from tests.system import mischief, processes, test_log_serve
 from tests.system.calls import Virt
-from tests.system.server import Server, ask, connect, read, serving, until
+from tests.system.server import Server, ask, connect, read, serving
 from tests.system.serving import free_ports
+from tests.system.waiting import until
 
 pytestmark = pytest.mark.usefixtures("as_root")
 PORT = free_ports(("act",))["act"]
@@ -71,8 +72,7 @@ class Street:
     def sitters(self, domain: str) -> list[int]:
         """Bob's processes in a domain, as the machine numbers them."""
         (one,) = [it for it in self.server.status()["daemons"] if it["domain"] == domain]
-        children = Path(f"/proc/{one['pid']}/task/{one['pid']}/children").read_text()
-        return [one["pid"], *map(int, children.split())]
+        return [one["pid"], *processes.children(one["pid"])]
 
     def seen(self, domain: str) -> dict[str, Any]:
         """All that a domain can see of itself, looked at from outside and from inside."""
@@ -80,7 +80,7 @@ class Street:
         return {
             "tree": contents(self.virt.tree(domain)),
             "log": sorted((line.tag, line.text) for line in self.logs.own(domain)),
-            "processes": processes(pids[0]),
+            "processes": running(pids[0]),
             "ipc": in_ipc(pids[0]),
             "exec": self.virt.good("exec", "--domain", domain, "--user", "bob", "--", *LOOK),
             "report": self.ask(domain, None),
@@ -118,7 +118,7 @@ def contents(tree: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def processes(of: int) -> list[tuple[str, ...]]:
+def running(of: int) -> list[tuple[str, ...]]:
     """What runs in the pid namespace of a process: number, state, niceness and words of each."""
     space = os.readlink(f"/proc/{of}/ns/pid")
     found = []

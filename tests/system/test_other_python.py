@@ -9,6 +9,7 @@ import pytest
 
 from tests.system import ground
 from tests.system.calls import Virt
+from tests.system.fetching import RETRIES
 
 REPOSITORY = Path(__file__).parents[2]
 RELEASE = "trixie"
@@ -22,7 +23,7 @@ PACKAGES = (
 def trixie(tmp_path: Path) -> Path:
     """A folder with the Python of Debian 13 and what it loads."""
     apt = [
-        "apt-get", "-qq", "-o", "APT::Sandbox::User=root",
+        "apt-get", "-qq", *RETRIES, "-o", "APT::Sandbox::User=root",
         "-o", f"Dir::Etc::sourcelist={tmp_path}/sources.list", "-o", "Dir::Etc::sourceparts=-",
         "-o", f"Dir::State::lists={tmp_path}/lists", "-o", f"Dir::Cache={tmp_path}/cache",
     ]  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from tests.system import superserver
 from tests.system.calls import VIRT, Virt
 from tests.system.certificates import certificate
-from tests.system.server import until
+from tests.system.waiting import PATIENCE
 from virttools.probe.crypt import hashed
 
 pytestmark = pytest.mark.usefixtures("as_root")
@@ -27,15 +27,15 @@ import ftplib, http.client, io, poplib, socket, subprocess, sys, time
 address, domain, bobs, new = sys.argv[1:]
 
 def reach(port):
-    for _ in range(400):
+    for _ in range(2400):
         try:
-            return socket.create_connection((address, port), 20)
+            return socket.create_connection((address, port), 100)
         except ConnectionRefusedError:
             time.sleep(0.05)
     sys.exit("nobody listens")
 
 def curl(*words):
-    done = subprocess.run(["curl", "-sS", "--max-time", "30", *words], capture_output=True, text=True)
+    done = subprocess.run(["curl", "-sS", "--max-time", "100", *words], capture_output=True, text=True)
     return done.stdout if done.returncode == 0 else f"curl: {done.returncode}"
 
 def change(old, wanted):
@@ -48,17 +48,17 @@ def change(old, wanted):
         return said[-1][:3].decode()
 
 reach(80).close()
-web = http.client.HTTPConnection(address, timeout=20)
+web = http.client.HTTPConnection(address, timeout=100)
 web.request("GET", "/")
 assert f"<h1>{domain}</h1>" in web.getresponse().read().decode()
 assert f"<h1>{domain}</h1>" in curl(f"http://{address}/")
-with ftplib.FTP(address, "bob", bobs, timeout=20) as ftp:
+with ftplib.FTP(address, "bob", bobs, timeout=100) as ftp:
     assert ftp.pwd() == "/"
     ftp.storbinary("STOR from-ftplib", io.BytesIO(domain.encode()))
 assert curl("-u", f"bob:{bobs}", f"ftp://{address}/from-ftplib") == domain
 assert "pub" in curl(f"ftp://{address}/")
 assert curl("-T", "/etc/hostname", f"ftp://{address}/pub/x") == "curl: 25"
-pop = poplib.POP3(address, timeout=20)
+pop = poplib.POP3(address, timeout=100)
 pop.user("bob"), pop.pass_(bobs)
 assert pop.stat()[0] == 0
 pop.quit()
@@ -98,7 +98,7 @@ def inside(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=5 * PATIENCE,
     )
 
 
@@ -130,7 +130,7 @@ def test_two_bobs_are_served(two: Virt, tmp_path: Path, kind: str) -> None:
 
 def refused(two: Virt, server: "subprocess.Popen[bytes]", first: str, second: str) -> None:
     """The other domain's password is none here, a missing home is said, and the neighbour is none the worse."""
-    listing = ("curl", "-sS", "--max-time", "30")
+    listing = ("curl", "-sS", "--max-time", "100")
     wrong = inside(server, *listing, "-u", f"bob:{second}", "ftp://127.0.10.1/")
     assert wrong.returncode == 67, wrong
     home = two.tree("d2.example") / "home/bob"
@@ -171,7 +171,7 @@ def encrypted(two: Virt, server: "subprocess.Popen[bytes]", password: str) -> No
     conf = (etc / "vsftpd.conf").read_text()
     key = etc / "vsftpd.pem"
     key.write_text("".join(certificate("d1.example")))
-    curl = ("curl", "-sS", "--max-time", "30", "-u", f"bob:{password}")
+    curl = ("curl", "-sS", "--max-time", "100", "-u", f"bob:{password}")
     try:
         uncommented = [
             line.removeprefix("#") if "=" in line else line for line in conf.splitlines()
@@ -202,24 +202,26 @@ def live(
     return found
 
 
+_UP = 'ip link set lo up && echo up && log=$1 && shift && exec "$@" >>"$log"'
+
+
 @contextmanager
 def running(two: Virt, folder: Path, command: list[str]) -> "Iterator[subprocess.Popen[bytes]]":
     """A server in a network of its own."""
-    words = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+    words = ["unshare", "--net", "sh", "-c", _UP, "sh", str(folder / "server.log"), *command]
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(
             words,
             env={"PATH": os.environ["PATH"], "VIRT_ROOT": str(two.root)},
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=subprocess.PIPE,
             stderr=log,
         )
-    ours = os.stat("/proc/self/ns/net")
     try:
-        until(
-            lambda: not os.path.samestat(os.stat(f"/proc/{server.pid}/ns/net"), ours), "a network"
-        )
+        assert server.stdout is not None
+        with server.stdout as told:
+            assert told.readline() == b"up\n", (folder / "server.log").read_text()
         yield server
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(PATIENCE)

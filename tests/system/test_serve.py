@@ -14,8 +14,9 @@ import pytest
 
 from tests.system.calls import Virt
 from tests.system.handmade import probe
-from tests.system.server import ask, connect, read, serving, until
+from tests.system.server import ask, connect, read, serving
 from tests.system.test_jail import ESCAPE
+from tests.system.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -266,7 +267,7 @@ def test_term_drains(virt: Virt, create: Create, tmp_path: Path) -> None:
             server.wait_for("draining")
             early.shutdown(socket.SHUT_WR)
             assert read(early) == "said"
-        assert server.process.wait(20) == 0
+        assert server.process.wait(PATIENCE) == 0
 
 
 def test_limits_answer_at_once_and_are_told_once(
@@ -291,7 +292,11 @@ def test_limits_answer_at_once_and_are_told_once(
         assert ask("127.0.10.1", PORT + 1, source="127.0.0.3") == "in\n"
         assert ask("127.0.10.1", PORT + 2) == ""
         assert ask("127.0.10.1", PORT + 2, source="127.0.0.2") == "in\n"
-        assert sum(ask("127.0.10.1", PORT + 3) == "in\n" for _ in range(6)) == 2
+        # In one second: on a slow machine a second may end in between, and two more come in.
+        fast = [connect("127.0.10.1", PORT + 3) for _ in range(20)]
+        served = sum(read(one) == "in\n" for one in fast)
+        assert 2 <= served < 20
+        assert ask("127.0.10.1", PORT + 3) == ""
         refused = {
             name: {
                 key: count
@@ -304,11 +309,11 @@ def test_limits_answer_at_once_and_are_told_once(
             "few": {"instances": 20},
             "each": {"per_source": 1},
             "here": {"address": 1},
-            "slow": {"cps": 4},
+            "slow": {"cps": 21 - served},
         }
         first = [line for line in server.lines() if "FAIL: few service_limit" in line]
         assert 1 <= len([line for line in first if "from=" in line]) <= 3  # one per spawner
-        for connection in (*kept, one, other):
+        for connection in (*kept, *fast, one, other):
             connection.close()
         until(lambda: server.service("few", "d1.test")["live"] == 0, "all have gone")
         assert ask("127.0.10.1", PORT) == "in\n"
@@ -404,7 +409,7 @@ def test_sockets_of_a_service_manager_are_taken(virt: Virt, create: Create, tmp_
     create("d1.test", "127.0.10.1", HELLO)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
+        manager.settimeout(PATIENCE)
         listener = socket.create_server(("", PORT))
         env = {
             "NOTIFY_SOCKET": str(tmp_path / "notify"),
@@ -457,6 +462,8 @@ def test_a_full_table_of_descriptors_is_survived(
     create("d1.test", "127.0.10.1", HELLO)
     with serving(virt.root, tmp_path, "--spawners", "1") as server:
         (pid,) = server.children()
+        assert ask("127.0.10.1", PORT).startswith("d1.test\n")
+        until(lambda: server.service("hello", "d1.test")["live"] == 0, "it does nothing")
         soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
         free = min(set(range(len(used) + 1)) - used)
@@ -480,8 +487,8 @@ def test_a_flood_of_one_domain_stops_at_its_limit(
             flood.append(connect("127.0.10.1", PORT))
             if len(flood) % 10 == 0:
                 assert ask("127.0.10.2", PORT, b"here") == "here"
-        told = server.service("cat", "d1.test")
-        assert (told["live"], told["refused"]["instances"]) == (5, 295)
+        until(lambda: server.service("cat", "d1.test")["refused"]["instances"] == 295, "all came")
+        assert server.service("cat", "d1.test")["live"] == 5
         for connection in flood:
             connection.close()
         until(lambda: server.service("cat", "d1.test")["live"] == 0, "the flood is over")

@@ -5,13 +5,17 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.system.server import Server, ask, serving, until
-from tests.system.serving import domain, free_ports, lines, live, refused, small_root
+from tests.system.server import Server, ask, serving
+from tests.system.serving import domain, free_ports, lines, live, most_lines, refused, small_root
+from tests.system.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("as_root")
 ONE, TWO, GONE = "127.0.88.1", "127.0.88.2", "127.0.88.3"
@@ -53,13 +57,14 @@ def test_a_user_who_may_not_fork(running: Server) -> None:
     """EAGAIN: closed, a failure for each in the counters, a line in the log."""
     for number in range(1, 6):
         assert ask(ONE, PORTS["forks"]) == ""
-        until(
-            lambda number=number: running.service("forks", "one.test")["failed"] == number,
-            "not every failure was counted",
-        )
+        until(partial(has_failed, running, number), "every failure is counted")
     assert is_served()
     assert lines(running, "forks one.test: cannot run", "Resource temporarily unavailable")
     until(lambda: live(running, "forks", "one.test") == 0, "one counts as live")
+
+
+def has_failed(running: Server, times: int) -> bool:
+    return bool(running.service("forks", "one.test")["failed"] == times)
 
 
 def test_a_user_who_has_no_memory(running: Server) -> None:
@@ -72,6 +77,7 @@ def test_a_user_who_has_no_memory(running: Server) -> None:
 
 def test_a_crowd_at_once(running: Server) -> None:
     """More than the backlog takes connect at once: a few are served, each of the others is told, and counted."""
+    begun = time.monotonic()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, CROWD + 500)), hard))
     clients = []
@@ -92,7 +98,7 @@ def test_a_crowd_at_once(running: Server) -> None:
             client.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     until(lambda: live(running, "crowd", "one.test") == 0, "the ends were not seen")
-    assert 1 <= len(lines(running, "FAIL: crowd service_limit")) <= 8
+    assert 1 <= len(lines(running, "FAIL: crowd service_limit")) <= most_lines(running, begun)
 
 
 def test_a_server_that_has_no_memory(running: Server) -> None:
@@ -104,7 +110,7 @@ def test_a_server_that_has_no_memory(running: Server) -> None:
         resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(), unlimited[0][1]))
     assert not all(is_served() for _ in range(20))
     for pid, limits in zip(pids, unlimited, strict=True):
-        if Path(f"/proc/{pid}").exists():
+        with suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_AS, limits)
     until(is_served, "it does not recover")
     assert all(is_served() for _ in range(20))
@@ -163,7 +169,7 @@ for number in range(count):
 ASK = """
 import socket, sys
 for _ in range(20):
-    with socket.create_connection(("10.9.0.1", int(sys.argv[1])), 20) as connection:
+    with socket.create_connection(("10.9.0.1", int(sys.argv[1])), 100) as connection:
         assert connection.makefile().read().startswith("one.test "), "no answer"
 """
 
@@ -173,9 +179,9 @@ def test_a_flood_of_half_open_connections(wire: tuple[Server, list[str]]) -> Non
     server, inside = wire
     port = str(PORTS["who"])
     flood = subprocess.Popen([*inside, "python3", "-c", SYNS, port, "20000"])
-    subprocess.run([*inside, "python3", "-c", ASK, port], check=True, timeout=60)
-    assert flood.wait(60) == 0
-    subprocess.run([*inside, "python3", "-c", ASK, port], check=True, timeout=60)
+    subprocess.run([*inside, "python3", "-c", ASK, port], check=True, timeout=2 * PATIENCE)
+    assert flood.wait(PATIENCE) == 0
+    subprocess.run([*inside, "python3", "-c", ASK, port], check=True, timeout=2 * PATIENCE)
     halves = [*inside[:1], f"--net=/proc/{server.process.pid}/ns/net", "cat", "/proc/net/netstat"]
     told = subprocess.run(halves, capture_output=True, text=True, check=True).stdout.splitlines()
     names, values = (line.split() for line in told if line.startswith("TcpExt:"))

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.system.handmade import REPOSITORY, tree, virt
-from tests.system.server import Server, connect, read, serving, until
+from tests.system.server import Server, connect, read, serving
 from tests.system.serving import free_ports, lines, program, refused
+from tests.system.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("as_root")
 ONE, TWO, NOWHERE = "127.0.10.1", "127.0.10.2", "127.0.10.3"
@@ -74,11 +75,11 @@ def inetd(place: Path) -> Iterator[None]:
         pytest.skip("no inetd")
     process = subprocess.Popen([found, "-i", str(place / "inetd.conf")], stdin=subprocess.DEVNULL)
     try:
-        until(lambda: is_listening(PORTS["limited"]), "inetd does not listen")
+        until(lambda: is_listening(PORTS["limited"]) and is_listening(19), "inetd listens")
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)
 
 
 @contextmanager
@@ -111,7 +112,7 @@ def ask(address: str, port: int, said: bytes = b"", most: int = 1 << 20) -> str:
         return found[:most].decode()
 
 
-def datagram(port: int, said: bytes, wait: float = 20) -> str:
+def datagram(port: int, said: bytes, wait: float = PATIENCE) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(wait)
         client.sendto(said, (ONE, port))

@@ -10,10 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import processes
 from tests.system.calls import VIRT, Virt
-from tests.system.server import Server, ask, connect, serving, until
+from tests.system.server import Server, ask, connect, serving
 from tests.system.server import read as receive
-from tests.system.serving import domain, free_ports, held, lines, live, refused, small_root
+from tests.system.serving import (
+    domain,
+    free_ports,
+    held,
+    lines,
+    live,
+    most_lines,
+    refused,
+    small_root,
+)
+from tests.system.waiting import until
 from tests.test_metrics import read
 
 pytestmark = pytest.mark.usefixtures("as_root")
@@ -151,7 +162,7 @@ def test_counters_are_told_in_three_forms(running: Server, tmp_path: Path) -> No
 
 def test_a_flood_is_two_lines_in_the_log(running: Server) -> None:
     """One at once, one with the count; every refusal is in the counters."""
-    port = PORTS["flooded"]
+    port, begun = PORTS["flooded"], time.monotonic()
     inside = [held(ONE, port) for _ in range(4)]
     assert all(inside)
     for _ in range(500):
@@ -159,7 +170,7 @@ def test_a_flood_is_two_lines_in_the_log(running: Server) -> None:
     leave(*inside)
     assert refused(running, "flooded", "one.test") == {"instances": 500}
     until(lambda: counted(running) == 500, "the log does not account for all")
-    assert len(lines(running, "FAIL: flooded")) <= 8  # each spawner has bursts of its own
+    assert len(lines(running, "FAIL: flooded")) <= most_lines(running, begun)
 
 
 def counted(server: Server) -> int:
@@ -186,18 +197,18 @@ def test_a_flooded_domain_leaves_the_others_alone(running: Server) -> None:
     try:
         until(lambda: min(calls) > 20, "the flood did not begin")
         told = [ask(TWO, PORTS["who"]) for _ in range(200)]
+        until(lambda: sum(calls) > 200, "thousands of calls")
     finally:
         stop.set()
         for thread in threads:
             thread.join()
         leave(*inside)
     assert {line.split(" ")[0] for line in told} == {"two.test"}
-    assert sum(calls) > 200
 
 
 def test_ten_thousand_sources_cost_no_memory(running: Server) -> None:
     """Who is refused leaves nothing behind."""
-    before = sum(map(resident, running.children()))
+    before = sum(map(processes.resident, running.children()))
     for number in range(10_000):
         source = f"127.{128 + number % 100}.{number // 250}.{1 + number % 250}"
         client = socket.socket()
@@ -208,12 +219,5 @@ def test_ten_thousand_sources_cost_no_memory(running: Server) -> None:
         lambda: refused(running, "far", "one.test") == {"address": 10_000},
         "not every refusal was counted",
     )
-    assert sum(map(resident, running.children())) - before < 1024  # kB
+    assert sum(map(processes.resident, running.children())) - before < 1024  # kB
     assert bool(ask(ONE, PORTS["far"])) is True
-
-
-def resident(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    raise AssertionError(pid)

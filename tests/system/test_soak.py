@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import processes
 from tests.system.calls import Virt
-from tests.system.server import Server, ask, serving, until
+from tests.system.server import Server, ask, serving
+from tests.system.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -54,7 +56,9 @@ def create(virt: Virt, folder: Path, number: int) -> None:
 def load(client: Path, clients: int, milliseconds: int) -> tuple[int, int]:
     """Connections made, and those that got no answer or a wrong one."""
     words = [str(PORT), str(DOMAINS), str(clients), str(milliseconds)]
-    done = subprocess.run([client, *words], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [client, *words], capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
     told = done.stdout.split()
     return int(told[0]), int(told[4])
 
@@ -133,11 +137,10 @@ def quiet(server: Server) -> Quiet:
     until(lambda: len(server.children()) == len(os.sched_getaffinity(0)), "others have drained")
     pids = [server.process.pid, *server.children()]
     for pid in pids[1:]:
-        assert Path(f"/proc/{pid}/task/{pid}/children").read_text() == ""
-    texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+        assert processes.children(pid) == []
     return Quiet(
         [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids],
-        [int(text.partition("VmRSS:")[2].split()[0]) for text in texts],
+        [processes.resident(pid) for pid in pids],
         len(Path(f"/proc/{pids[0]}/mountinfo").read_text().splitlines()),
     )
 

@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.terminal import running
+from tests.system.waiting import PATIENCE
 from virttools.host.bundles import pam
 from virttools.host.facts import Facts, HostEntry, Kind
 from virttools.host.survey import survey
@@ -201,7 +201,7 @@ def inside(tree: Path, *argv: str, stdin: str = "") -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -240,36 +240,23 @@ def test_accounts_are_made_changed_and_removed_in_the_tree(tree: Path) -> None:
     assert not (tree / "home/bob").exists()
 
 
-@pytest.mark.parametrize(("editor", "keys"), [("vi", "ihello\x1b:wq\r"), ("nano", "hello\x18y\r")])
+@pytest.mark.parametrize(
+    ("editor", "ready", "keys"),
+    [("vi", "vi.txt", "ihello\x1b:wq\r"), ("nano", "New File", "hello\x18y\r")],
+)
 def test_an_editor_starts_on_a_terminal_without_a_complaint(
-    tree: Path, editor: str, keys: str
+    tree: Path, editor: str, ready: str, keys: str
 ) -> None:
     """It draws its screen, takes keys and writes the file."""
     if not os.path.lexists(tree / f"usr/bin/{editor}"):
         pytest.skip(f"this host has no {editor}")
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chroot(tree)
-        os.chdir("/")
-        os.execve(f"/usr/bin/{editor}", [editor, f"/tmp/{editor}.txt"], {"TERM": "xterm"})
-    shown = read_until_quiet(terminal)
-    os.write(terminal, keys.encode())
-    shown += read_until_quiet(terminal)
-    os.waitpid(child, 0)
-    os.close(terminal)
+    words = ["/usr/sbin/chroot", str(tree), f"/usr/bin/{editor}", f"/tmp/{editor}.txt"]
+    with running(words, {"TERM": "xterm"}) as terminal:
+        terminal.expect(ready)
+        terminal.type(keys)
+        assert terminal.end() == 0
     assert (tree / f"tmp/{editor}.txt").read_text() == "hello\n"
-    assert not re.search(r"E\d+:|[Ee]rror|No such file", shown)
-
-
-def read_until_quiet(terminal: int) -> str:
-    """What comes before a second of silence, or the end."""
-    shown = b""
-    while select.select([terminal], [], [], 1)[0]:
-        try:
-            shown += os.read(terminal, 65536)
-        except OSError:  # EIO: the other side is closed.
-            break
-    return shown.decode(errors="replace")
+    assert not re.search(r"E\d+:|[Ee]rror|No such file", terminal.shown)
 
 
 def test_a_library_that_only_the_cache_knows_is_found_in_a_tree_without_one(

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import processes
 from tests.system.handmade import VIRT, tree
 from tests.system.terminal import Terminal, running
+from tests.system.waiting import until
 
 pytestmark = pytest.mark.usefixtures("as_root")
-
-PATIENCE = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,9 @@ def test_jobs_inside_are_controlled_inside(root: Path) -> None:
         t.type("jobs; fg\r")
         t.expect("Stopped")
         t.expect("sleep 600\n")
-        _until_runs(t, "sleep")
+        t.expect("sleep 600\n")  # so says fg, and then lets it go on
+        sleeper = _until_runs(t, "sleep")
+        until(lambda: processes.state(sleeper) == "S", "it goes on")
         t.type("\x03")
         t.expect("> ")
         t.type("exit\r")
@@ -223,7 +225,7 @@ def test_nothing_is_left_when_the_terminal_goes_away(root: Path) -> None:
         _, status = os.waitpid(t.pid, 0)
         t._status = os.waitstatus_to_exitcode(status)
         assert t._status == -signal.SIGHUP
-        assert not os.path.exists(f"/proc/{init}")
+        until(lambda: not processes.is_there(init), "all of it ends")
 
 
 def test_nothing_is_left_when_the_outer_side_is_killed(root: Path) -> None:
@@ -233,11 +235,9 @@ def test_nothing_is_left_when_the_outer_side_is_killed(root: Path) -> None:
         t.expect("ready\n")
         init = _until_runs(t, "virt-init")
         t.kill()
-        deadline = time.monotonic() + PATIENCE
-        while os.path.exists(f"/proc/{init}"):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    assert int(Path("/proc/sys/kernel/pty/nr").read_text()) <= int(before)
+        until(lambda: not processes.is_there(init), "all of it ends")
+    # Of the whole machine: another test may have some, for a while.
+    until(lambda: int(Path("/proc/sys/kernel/pty/nr").read_text()) <= int(before), "none is left")
 
 
 def test_much_text_comes_whole(root: Path) -> None:
@@ -298,32 +298,23 @@ def test_a_login_shell_takes_options_on_both_sides(root: Path) -> None:
 
 def _await(terminal: Terminal, text: str, *, typing: str) -> None:
     """Type until a text shows: a shell tells of jobs at its next prompt only."""
-    deadline = time.monotonic() + PATIENCE
-    while text not in terminal.shown:
-        assert time.monotonic() < deadline, terminal.shown
+
+    def shows() -> bool:
         terminal.type(typing)
-        time.sleep(0.1)
-        terminal._read(time.monotonic() + 0.1)
+        terminal._read(time.monotonic() + 0.2)
+        return text in terminal.shown
+
+    until(shows, lambda: terminal.shown)
     terminal._seen = len(terminal.shown)
 
 
 def _until_runs(terminal: Terminal, name: str) -> int:
     """Wait until a program of that name runs below the terminal's; its pid."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        for pid in _below(terminal.pid):
-            try:
-                if Path(f"/proc/{pid}/comm").read_text().strip() == name:
-                    return pid
-            except OSError:
-                continue
-        assert time.monotonic() < deadline, terminal.shown
-        time.sleep(0.02)
+    found: list[int] = []
 
+    def runs() -> list[int]:
+        found[:] = [pid for pid in processes.below(terminal.pid) if processes.name(pid) == name]
+        return found
 
-def _below(pid: int) -> list[int]:
-    try:
-        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [found for child in map(int, words) for found in (child, *_below(child))]
+    until(runs, lambda: f"{name} runs: {terminal.shown}")
+    return found[0]

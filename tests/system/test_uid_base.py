@@ -6,13 +6,13 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.system import people
 from tests.system.calls import VIRT, Virt
+from tests.system.waiting import PATIENCE, until
 from virttools.tree.root import open_root
 
 FIRST = 1 << 20
@@ -88,7 +88,7 @@ def test_creates_at_the_same_time_never_get_the_same_ids(virt: Virt, small: str)
         )
         for name in names
     ]
-    assert [process.wait(120) for process in started] == [0] * len(names)
+    assert [process.wait(PATIENCE) for process in started] == [0] * len(names)
     found = sorted(base(virt, name) for name in names)
     assert found == [FIRST + number * SPAN for number in range(len(names))]
 
@@ -108,8 +108,7 @@ def test_ids_that_a_create_at_work_has_chosen_are_nobody_elses(virt: Virt, tmp_p
         start_new_session=True,
     ) as process:
         memory = virt.root / ".virt/uids.json"
-        while not memory.exists() and process.poll() is None:
-            time.sleep(0.01)
+        until(lambda: memory.exists() or process.poll() is not None, "it has chosen")
         by_hand = ("create", "domain2.com", "-m", str(other), "--uid-base", str(FIRST + 5))
         refused = virt(*by_hand)
         virt.create("domain3.com", "-m", str(other), "--uid-base", "auto")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.handmade import REPOSITORY, probe, tree, virt
+from tests.system.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("as_root")
 VIRTUALD = REPOSITORY / "bin" / "virtuald"
@@ -60,9 +61,9 @@ def answer(
                     stderr=fd,
                     env={"PATH": ""},
                 )
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             told = b"".join(iter(lambda: client.recv(4096), b""))
-            return told.decode(), started.wait(30)
+            return told.decode(), started.wait(PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +402,7 @@ def test_a_program_that_waits_is_given_the_listener(spied: Path) -> None:
             assert done.returncode == expected[0]
             assert expected[1] in done.stdout
             assert "REMOTE" not in done.stdout
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             if expected[0]:
                 assert client.recv(10) == b""
 

@@ -7,6 +7,8 @@ import os
 
 from virttools.devlog import cgroups
 
+_TRIES = 5
+
 
 def join(domain: str) -> None:
     """From now on what this process and its children send is the domain's; where it cannot be, unknown."""
@@ -14,12 +16,17 @@ def join(domain: str) -> None:
     if mount is None:
         return
     folder = os.path.join(mount, cgroups.FOLDER, domain)
-    try:
-        os.makedirs(folder, 0o755, exist_ok=True)
-        with open(os.path.join(folder, "cgroup.procs"), "wb", buffering=0) as file:
-            file.write(b"0")
-    except OSError:
-        return  # read-only, or somebody else's to order
+    for _ in range(_TRIES):
+        try:
+            os.makedirs(folder, 0o755, exist_ok=True)
+            with open(os.path.join(folder, "cgroup.procs"), "wb", buffering=0) as file:
+                file.write(b"0")
+        except FileNotFoundError:
+            continue  # the last domain that was there has gone at this moment, and the folder with it
+        except OSError:
+            return  # read-only, or somebody else's to order
+        else:
+            return
 
 
 def forget(domain: str) -> None:

@@ -214,6 +214,14 @@ class _Spawner(Acceptor):
 
     # ---- workers
 
+    def _hand_over(self, one: Connection, env: dict[bytes, bytes], fd: int) -> None:
+        """To another worker where the one that was there has just been ended, which is not heard yet."""
+        try:
+            super()._hand_over(one, env, fd)
+        except ConnectionError:
+            self._lose(self._workers[one.target.name])
+            super()._hand_over(one, env, fd)
+
     def _hear_worker(self, fd: int) -> None:
         with self._lock:
             handle = next(
