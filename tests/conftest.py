@@ -1,6 +1,7 @@
 """What all tests share: root where it is needed, and skips that CI does not forgive."""
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -16,6 +17,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("any machine")
+
+
+# Started in the background, or by nohup(1), these are ignored, and would be so in all that the tests start;
+# what has a handler is at its default there.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture

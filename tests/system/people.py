@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,9 @@ def person(name: str, *, ranges: Sequence[tuple[int, int]] = ()) -> Iterator[Per
         _etc_of_ones_own(Path(folder, "etc")),
     ):
         Path(folder).chmod(0o755)
+        with suppress(KeyError):
+            pwd.getpwnam(name)
+            subprocess.run(["userdel", name], check=True)  # the machine's own of that name
         home = Path(folder, "home")
         words = [
             "useradd",

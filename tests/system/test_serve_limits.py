@@ -1,6 +1,7 @@
 """What a service's limits keep out, under the real server; and that a flood stays in its domain."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import threading
@@ -64,7 +65,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             table("far", 'no_access = ["127.128.0.0/9"]'),
         )
         domain(virt, "two.test", TWO, service, table("who"))
-        with serving(virt.root, folder) as started:
+        zone = {name: os.environ[name] for name in ("TZ",) if name in os.environ}
+        with serving(virt.root, folder, env=zone) as started:
             yield started
 
 
