@@ -302,6 +302,27 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         " sh 0:0 4755 /usr/bin/passwd"),
     ),
     (
+        "not-executable",
+        {},
+        {
+            "entries": TOOLS,
+            "walked": walked(
+                statuses={
+                    one.path: Status("file", 0o644 if one is TOOLS[-1] else 0o755, 0, 0)
+                    for one in TOOLS
+                }
+            ),
+        },
+        ("virt exec --domain a.com --writable -- sh -c 'chown \"$1\" \"$3\" && chmod \"$2\" \"$3\"'"
+        " sh 0:0 0755 /usr/bin/mv"),
+    ),
+    (
+        "not-executable",
+        {},
+        {"entries": TOOLS, "walked": walked(statuses={one.path: Status("file", 0o755 if one.path != "/usr/bin/sh" else 0, 0, 0) for one in TOOLS})},
+        AGAIN,
+    ),
+    (
         "hard-link",
         {},
         {"walked": walked(names=(Names(("/home/x",), 2, is_stored=False),))},

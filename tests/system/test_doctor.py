@@ -90,6 +90,7 @@ def snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
 
 DAMAGES: list[tuple[str, Break]] = [
     ("set-id-lost", lambda tree: (tree / "usr/bin/passwd").chmod(0o755)),
+    ("not-executable", lambda tree: (tree / "usr/bin/tac").chmod(0o644)),
     ("pam-other", lambda tree: (tree / "etc/pam.d/other").unlink()),
     ("world-writable", lambda tree: (tree / "etc").chmod(0o777)),
     ("world-writable", lambda tree: (tree / "etc/passwd").chmod(0o666)),

@@ -11,6 +11,7 @@ from virttools.tree.record import Entry
 
 _TENANTS = ("/etc/", "/var/", "/home/", "/srv/", "/root/", "/tmp/", "/run/")  # noqa: S108  nothing is made there
 _SET_ID = 0o6000
+_EXECUTE = 0o111
 
 
 def unreadable(machine: Machine, tree: Tree) -> Iterator[Fault]:
@@ -112,22 +113,46 @@ def _holds(tree: Tree, folder: str) -> bool:
 
 
 def set_id(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    for entry, mode in _files(tree):
+        if entry.mode & _SET_ID & ~mode:
+            yield Fault(
+                f"{entry.path} has lost its set-id bit: mode {mode:04o}, not {entry.mode:04o}",
+                "chown(2), a copy or a restore drops it; users can then not do what the program is for",
+                _as_made(machine, tree, entry),
+            )
+
+
+def unexecutable(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    for entry, mode in _files(tree):
+        if entry.mode & _EXECUTE and not mode & _EXECUTE:
+            name = entry.path.rpartition("/")[2]
+            is_needed = ".so" in name or name in {"sh", "bash", "dash", "chown", "chmod"}
+            yield Fault(
+                f"{entry.path} cannot be run any more: mode {mode:04o}, not {entry.mode:04o}",
+                "chmod(1), a copy or a restore took it away; whoever starts it is told `Permission denied`",
+                mending.again(machine.virt, tree.domain, tree.layers)
+                if is_needed
+                else _as_made(machine, tree, entry),
+            )
+
+
+def _files(tree: Tree) -> Iterator[tuple[Entry, int]]:
+    """Files that were made and still are, with the mode of now."""
     for entry in tree.entries:
         found = tree.walked.statuses.get(entry.path)
-        if entry.type != "file" or found is None or found.type != "file":
-            continue
-        if entry.mode & _SET_ID & ~found.mode:
-            yield Fault(
-                f"{entry.path} has lost its set-id bit: mode {found.mode:04o}, not {entry.mode:04o}",
-                "chown(2), a copy or a restore drops it; users can then not do what the program is for",
-                mending.inside(
-                    machine.virt,
-                    tree.domain,
-                    *("sh", "-c", 'chown "$1" "$3" && chmod "$2" "$3"', "sh"),
-                    *(f"{entry.uid}:{entry.gid}", f"{entry.mode:04o}", entry.path),
-                    writable=True,
-                ),
-            )
+        if entry.type == "file" and found is not None and found.type == "file":
+            yield entry, found.mode
+
+
+def _as_made(machine: Machine, tree: Tree, entry: Entry) -> str:
+    """Owner and mode that the record has."""
+    return mending.inside(
+        machine.virt,
+        tree.domain,
+        *("sh", "-c", 'chown "$1" "$3" && chmod "$2" "$3"', "sh"),
+        *(f"{entry.uid}:{entry.gid}", f"{entry.mode:04o}", entry.path),
+        writable=True,
+    )
 
 
 def hard_links(machine: Machine, tree: Tree) -> Iterator[Fault]:
