@@ -163,6 +163,8 @@ def test_depth_exhausts_neither_descriptors_nor_the_stack(tree: tuple[Path, int]
         if count % 500 == 0:
             most = max(most, len(os.listdir("/proc/self/fd")))
     assert (count, most <= before + 3) == (6003, True)
+    with pytest.raises(OSError, match="File name too long"):
+        sum(1 for _ in beneath.walk(fd, most=1 << 20))
     delete(fd, "deep")
     assert sorted(os.listdir(top)) == ["etc"]
 

@@ -148,6 +148,23 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+# include/uapi/linux/audit.h (AUDIT_ARCH_*), seccomp.h, bpf_common.h. Of each architecture whose programs a
+# kernel of ours may run, the first of three neighbours: add_key, request_key, keyctl.
+_KEYRING_CALLS = (
+    (0xC000003E, 248),  # x86_64, and x32 with one bit more
+    (0x40000003, 286),  # i386
+    (0xC00000B7, 217),  # aarch64
+    (0x40000028, 309),  # arm
+    (0xC00000F3, 217),  # riscv64
+)
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_PR_SET_SECCOMP = 22
+_SECCOMP_MODE_FILTER = 2
+_ALLOW = 0x7FFF0000
+_REFUSE = 0x00050000 | 38  # ENOSYS
+_LOAD, _AND, _JUMP_EQUAL, _JUMP_FROM, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+
 # include/uapi/linux/capability.h
 CAP_CHOWN = 0
 CAP_DAC_OVERRIDE = 1
@@ -398,6 +415,48 @@ def set_capabilities(kept: int) -> None:
     header = _words(4, _CAPABILITY_VERSION_3, 0)
     if _libc.capset(header, _words(4, low, low, 0, high, high, 0)) < 0:
         _fail()
+
+
+def forbid_keyrings() -> None:
+    """Have this process, and all it becomes, find no keyrings(7): their calls fail with ENOSYS.
+
+    They know no namespace: root of a tree would read the keys of the machine's root, and have the
+    host run /sbin/request-key. Needs CAP_SYS_ADMIN or no_new_privs. Raises OSError; a kernel
+    without seccomp filters goes without.
+    """
+    program = _keyring_filter()
+    address = memoryview(_Text(program)).tobytes()
+    header = struct.pack("=H", len(program) // 8).ljust(len(address), b"\0") + address
+    zero = _Unsigned(0)
+    if (
+        _libc.prctl(_PR_SET_SECCOMP, _Unsigned(_SECCOMP_MODE_FILTER), header, zero, zero) < 0
+        and get_errno() != 22  # EINVAL
+    ):
+        _fail()
+
+
+def _keyring_filter() -> bytes:
+    """Instructions of classic BPF over struct seccomp_data: code, two jumps, value."""
+    lines = [(_LOAD, 0, 0, 4)]  # .arch
+    for architecture, first in _KEYRING_CALLS:
+        lines += [
+            (_JUMP_EQUAL, 0, 6, architecture),
+            (_LOAD, 0, 0, 0),  # .nr
+            (_AND, 0, 0, 0xBFFFFFFF),  # __X32_SYSCALL_BIT
+            (_JUMP_FROM, 0, 2, first),
+            (_JUMP_FROM, 1, 0, first + 3),
+            (_RETURN, 0, 0, _REFUSE),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
+    lines.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(struct.pack("=HBBI", *line) for line in lines)
+
+
+def leave_session_keyring() -> None:
+    """Have a session keyring of our own, an empty one, instead of the caller's. No matter where there is none."""
+    number = _KEYCTL.get(os.uname().machine)
+    if number is not None:
+        _syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def _prctl(option: int, value: int) -> None:

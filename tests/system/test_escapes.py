@@ -37,12 +37,12 @@ class Prison:
 
     def plainly(self, *words: str) -> str:
         """What `escape` reaches in a plain chroot."""
-        return self._run(*ALONE, VIRT, "exec", "--chroot", "--proc", "--", "escape", *words)
+        return self.run(*ALONE, VIRT, "exec", "--chroot", "--proc", "--", "escape", *words)
 
     def contained(self, *words: str) -> str:
-        return self._run(VIRT, "exec", "--", "escape", *words)
+        return self.run(VIRT, "exec", "--", "escape", *words)
 
-    def _run(self, *argv: str | Path) -> str:
+    def run(self, *argv: str | Path) -> str:
         done = subprocess.run(
             argv,
             env={"VIRT_ROOT": str(self.root), "PATH": os.environ["PATH"]},
@@ -214,6 +214,35 @@ def test_the_kernel_is_not_to_be_set(prison: Prison) -> None:
                 "stopped at open: Read-only file system\n",
                 "stopped at open: Is a directory\n",
             )
+
+
+WITH_KEYS = """
+import ctypes, os, sys
+call = ctypes.CDLL(None).syscall
+adds, keyctl = {"x86_64": (248, 250)}.get(os.uname().machine, (217, 219))
+assert call(keyctl, 1, None) > 0  # KEYCTL_JOIN_SESSION_KEYRING
+call(keyctl, 8, -4, -3)  # KEYCTL_LINK, to be allowed to let the key end
+for name, ring in ((b"virt-session", -3), (b"virt-user", -4)):
+    key = call(adds, b"user", name, b"this lies outside", 17, ring)
+    assert key > 0
+    assert call(keyctl, 15, key, 60) == 0  # KEYCTL_SET_TIMEOUT
+call(keyctl, 9, -4, -3)  # KEYCTL_UNLINK
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("key", ["virt-session", "virt-user"])
+def test_keys_of_the_caller_are_nobodys(prison: Prison, key: str) -> None:
+    """keyrings(7) know no namespace: chroot(1) hands on those of the session, and root has root's."""
+    with_keys = (sys.executable, "-c", WITH_KEYS)
+    said = prison.run(*with_keys, "chroot", prison.tree, "/bin/escape", "keyring", key)
+    assert said == f"out: {OUTSIDE}\n"
+    for options, error in (
+        ((), "Function not implemented"),
+        (("--chroot", "--user", "bob"), "Required key not available"),
+    ):
+        said = prison.run(*with_keys, VIRT, "exec", *options, "--", "escape", "keyring", key)
+        assert said == f"stopped at {key}: {error}\n"
 
 
 @pytest.mark.parametrize("options", [["--chroot"], [], ["--no-tty"]])

@@ -21,6 +21,15 @@ KEPT_CAPABILITIES = sum(1 << number for number in _KEPT)
 """What root of a tree may (DESIGN 7.6). Not mount, mknod, ptrace or open_by_handle_at: ways out."""
 
 
+def confine() -> None:
+    """Take from this process, and from all it becomes, what would let root out of the tree again.
+
+    Raises OSError.
+    """
+    linux.forbid_keyrings()  # first: that takes a capability which goes
+    linux.bound_capabilities(KEPT_CAPABILITIES)
+
+
 def cover_root(mount_fd: int) -> None:
     """Mount a tree over the root of this mount namespace, which hears of no other. Raises OSError."""
     root_fd = os.open(b"/", os.O_PATH | os.O_DIRECTORY)

@@ -184,6 +184,7 @@ def enter(entrance: Entrance) -> int:
     """
     os.umask(0o022)
     signals.reset()
+    linux.leave_session_keyring()
     try:
         linux.close_range_cloexec(3)
         for fd in entrance.kept_fds:

@@ -9,7 +9,7 @@ from fcntl import ioctl
 
 from virttools import linux
 from virttools.enter import inside, mounts, signals
-from virttools.enter.confinement import KEPT_CAPABILITIES
+from virttools.enter.confinement import KEPT_CAPABILITIES, confine
 from virttools.enter.entrance import Cell, Entrance
 
 NAMESPACES, MOUNTS, FOLDER, PROGRAM, TERMINAL, PRIVILEGES, START = range(7)
@@ -97,7 +97,7 @@ class Init:
         if tty_fd >= 0:
             ioctl(tty_fd, _TIOCSCTTY, 0)
         self._step = PRIVILEGES
-        linux.bound_capabilities(KEPT_CAPABILITIES)
+        confine()
         linux.set_capabilities(KEPT_CAPABILITIES)
         self._step = START
         self._program = os.fork()

@@ -85,9 +85,9 @@ def regular(tree_fd: int, path: str) -> Iterator[int]:
 def _below(tree_fd: int) -> Iterator[tuple[str, os.stat_result]]:
     yield "", os.fstat(tree_fd)
     try:
-        yield from beneath.walk(tree_fd)
+        yield from beneath.walk(tree_fd, beneath.MOST_KEPT)
     except OSError as error:
-        raise _refusal("", error) from error
+        raise _refusal(error.filename or "", error) from error
 
 
 def _item(path: str, status: os.stat_result) -> Item:

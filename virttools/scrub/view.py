@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from errno import ENAMETOOLONG
 from typing import NamedTuple, Protocol
 
 from virttools.errors import ApplyError, Busy
@@ -166,8 +167,13 @@ class TreeView:
     def entries(self) -> Sequence[ViewFile]:
         if self._entries is None:
             try:
-                walked = list(beneath.walk(self._tree_fd))
+                walked = list(beneath.walk(self._tree_fd, beneath.MOST_KEPT))
             except OSError as error:
+                if error.errno == ENAMETOOLONG:
+                    raise ApplyError(
+                        f"cannot look through the tree: {printable(error.filename)}: {error.strerror}",
+                        hint="folders lie in each other there by the thousand: remove them",
+                    ) from error
                 raise Busy(
                     f"cannot look through the tree: {error.strerror}",
                     hint="somebody is changing it: try again",

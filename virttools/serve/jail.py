@@ -6,7 +6,7 @@ The wrapper enters one for each connection, the server one for each domain.
 import os
 
 from virttools import linux
-from virttools.enter.confinement import KEPT_CAPABILITIES, cover_root, protect_shared
+from virttools.enter import confinement
 
 
 def clone(tree_fd: int) -> int:
@@ -28,18 +28,15 @@ def enter(mount_fd: int, hostname: bytes) -> None:
     """
     linux.unshare(linux.CLONE_NEWNS | linux.CLONE_NEWUTS)
     linux.sethostname(hostname)
-    cover_root(mount_fd)
-    protect_shared(mount_fd)
+    confinement.cover_root(mount_fd)
+    confinement.protect_shared(mount_fd)
     os.fchdir(mount_fd)
     linux.pivot_root_here()
 
 
 def confine() -> None:
-    """Take from this process, and from all it becomes, what would let root out of the tree again.
-
-    Raises OSError.
-    """
-    linux.bound_capabilities(KEPT_CAPABILITIES)
+    """As `virt exec` does (enter/confinement.py). Raises OSError."""
+    confinement.confine()
 
 
 def hostname(name: str) -> bytes:
