@@ -426,7 +426,7 @@ def forbid_keyrings() -> None:
     """
     program = _keyring_filter()
     address = memoryview(_Text(program)).tobytes()
-    header = struct.pack("=H", len(program) // 8).ljust(len(address), b"\0") + address
+    header = _words(2, len(program) // 8).ljust(len(address), b"\0") + address
     zero = _Unsigned(0)
     if (
         _libc.prctl(_PR_SET_SECCOMP, _Unsigned(_SECCOMP_MODE_FILTER), header, zero, zero) < 0
@@ -449,7 +449,9 @@ def _keyring_filter() -> bytes:
             (_RETURN, 0, 0, _ALLOW),
         ]
     lines.append((_RETURN, 0, 0, _ALLOW))
-    return b"".join(struct.pack("=HBBI", *line) for line in lines)
+    return b"".join(
+        [_words(2, code) + bytes((yes, no)) + _words(4, value) for code, yes, no, value in lines]
+    )
 
 
 def leave_session_keyring() -> None:

@@ -30,6 +30,7 @@ _TO_GROUP = (
     _signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTSTP, _signal.SIGCONT,
 )  # fmt: skip
 """Signals that a terminal sends to a whole process group."""
+_BUG = 131  # ENOTRECOVERABLE
 
 
 class Init:
@@ -63,6 +64,8 @@ class Init:
             self._report(ENDED, 0, status)
         except OSError as error:
             self._report(FAILED, self._step, error.errno or 0)
+        except Exception:  # noqa: BLE001  a bug of ours: never to be taken for the program's status
+            self._report(FAILED, self._step, _BUG)
         finally:
             os._exit(0)  # with process 1 the kernel ends all others of its pid namespace
 
@@ -118,6 +121,8 @@ class Init:
             self._execution.begin(program_fd)
         except OSError as error:
             self._report(FAILED, self._step, error.errno or 0)
+        except Exception:  # noqa: BLE001  as above
+            self._report(FAILED, self._step, _BUG)
         finally:
             os._exit(125)
 
