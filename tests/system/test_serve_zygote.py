@@ -16,7 +16,20 @@ from tests.system.waiting import until
 
 pytestmark = pytest.mark.usefixtures("as_root")
 ADDRESS, OTHER = "127.0.86.1", "127.0.86.2"
-NAMES = ("plain", "zygote", "ends", "shell", "few", "root", "threads", "late", "later", "latest")
+NAMES = (
+    "plain",
+    "zygote",
+    "ends",
+    "shell",
+    "few",
+    "root",
+    "threads",
+    "late",
+    "later",
+    "latest",
+    "flees",
+    "fled",
+)
 PORTS = free_ports(NAMES)
 SCRIPT = """#!/usr/bin/env python3
 import json, os, signal, socket, sys
@@ -73,6 +86,20 @@ import os, threading, time
 parent = os.getppid()
 threading.Thread(target=lambda: (time.sleep(0.05), print("thread", parent, flush=True))).start()
 """
+FLEE = """#!/usr/bin/python3
+import os, sys
+read_fd, write_fd = os.pipe()
+child = os.fork()
+if child == 0:
+    os.closerange(0, 3)
+    os.close(write_fd)
+    os.read(read_fd, 1)
+    os._exit(0)
+os.setpgid(child, child)
+os.setpgid(0, child)
+print("held", flush=True)
+sys.stdin.read()
+"""
 MANIFEST = """
 profiles = []
 binaries = ["python3", "env", "sh"]
@@ -109,6 +136,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         + table("shell", "shell", web, zygote)
         + table("few", "hold", web, zygote, "instances = 2", 'rlimits = ["files=64"]')
         + table("root", "threads", zygote)
+        + table("flees", "flee", 'timeout = "1s"')
+        + table("fled", "flee", web, 'timeout = "1s"')
         + table("late", "hold", 'timeout = "1s"')
         + table("later", "hold", web, 'timeout = "1s"')
         + table("latest", "hold", web, zygote, 'timeout = "1s"')
@@ -126,6 +155,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "#!/usr/bin/python3\nimport sys\nprint('held', flush=True)\nsys.stdin.read()\n",
     )
     write(found, "threads", THREADS)
+    write(found, "flee", FLEE)
     yield found
     virt.good("remove", "--yes", "one.test")
 
@@ -168,6 +198,18 @@ def had_its_time(name: str) -> bool:
         said = read(held)
     assert said in ("held\n", "")
     return bool(said)
+
+
+@pytest.mark.parametrize("name", ["flees", "fled"])
+def test_who_left_its_process_group_is_ended_too(running: Server, name: str) -> None:
+    """It is a tenant's program: nobody else is the worse for it."""
+    before = running.children()
+    with connect(ADDRESS, PORTS[name]) as held:
+        assert read(held) == "held\n"
+    until(lambda: live(running, name, "one.test") == 0, "the end is told")
+    assert running.children() == before
+    assert not lines(running, "internal error")
+    assert not lines(running, f"{name} one.test: its worker was ended")
 
 
 @pytest.mark.parametrize(

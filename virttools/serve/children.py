@@ -62,7 +62,7 @@ class Children:
         self._poll = poll
         self._ask = ask
         self._pid_fd = os.open("/proc/self/ns/pid", os.O_RDONLY)
-        self._stale_at = 0.0
+        self._stale_at: dict[str, float] = {}
         self.has_freed = False
         self.all: dict[int, Child] = {}
 
@@ -196,9 +196,9 @@ class Children:
     def _look_at(self, domain: str) -> None:
         """A program was not there: reload if the tree is another than the one its namespace was built of."""
         now = time.monotonic()
-        if now < self._stale_at:
+        if now < self._stale_at.get(domain, 0.0):
             return
-        self._stale_at = now + _LOOK_SECONDS
+        self._stale_at[domain] = now + _LOOK_SECONDS
         for target in self._held.board.targets:
             place = target.place
             if place.domain == domain and place.isolation == "namespace":
@@ -207,7 +207,7 @@ class Children:
                 except OSError:
                     continue
                 if (found.st_dev, found.st_ino) != place.identity:
-                    self._stale_at = now + _STALE_SECONDS
+                    self._stale_at[domain] = now + _STALE_SECONDS
                     self._ask(_signal.SIGHUP)
                     return
 

@@ -146,8 +146,11 @@ class Fleet:
         try:
             pid = os.fork()
             if pid == 0:
-                self._prepare()
-                keeper.become(daemon, theirs)
+                try:
+                    self._prepare()
+                    keeper.become(daemon, theirs)
+                finally:
+                    os._exit(70)
         finally:
             if os.getpid() == server:
                 linux.setns(self._pid_fd, linux.CLONE_NEWPID)

@@ -25,3 +25,20 @@ def launch(path: bytes, argv: tuple[bytes, ...], env: dict[bytes, bytes], fd: in
         setsigdef=SIGNALS,
         setsigmask=(),
     )
+
+
+def end(pid: int, number: int) -> None:
+    """Send a signal to what `launch` started and nobody has reaped yet, and to its process group.
+
+    It is a tenant's: it may have left that group, empty or not.
+    """
+    for send in (os.killpg, _send_to_stray):
+        try:
+            send(pid, number)
+        except OSError:
+            continue  # it is not ours to signal any more
+
+
+def _send_to_stray(pid: int, number: int) -> None:
+    if os.getpgid(pid) != pid:
+        os.kill(pid, number)

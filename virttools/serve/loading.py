@@ -49,16 +49,15 @@ def load(read: "Callable[[], Board]", home: Home, there: "frozenset[Key]") -> Lo
 
     Raises VirtError, of the class that reading it raised.
     """
-    result_fd = os.memfd_create("virt-serve-board")
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid == 0:
-        _read_and_build(read, home, there, result_fd, theirs)
-    theirs.close()
-    found, is_whole = _receive(ours)
-    os.waitpid(pid, 0)
-    ours.close()
-    with open(result_fd, "rb") as file:
+    with open(os.memfd_create("virt-serve-board"), "rb") as file:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            _read_and_build(read, home, there, file.fileno(), theirs)
+        theirs.close()
+        found, is_whole = _receive(ours)
+        os.waitpid(pid, 0)
+        ours.close()
         file.seek(0)
         text = file.read()
     outcome, digest = packing.unpack(text) if text else (_NO_ANSWER, b"")

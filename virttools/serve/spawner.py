@@ -11,9 +11,9 @@ import time
 from heapq import heappop, heappush
 
 from virttools import linux
-from virttools.serve import jail, ledger, messages
+from virttools.serve import jail, launch, ledger, messages
 from virttools.serve.acceptor import STOP, Acceptor
-from virttools.serve.journal import ERROR, INFO, NOTICE, WARNING
+from virttools.serve.journal import ERROR, INFO, NOTICE, TRIED_AGAIN, WARNING
 from virttools.serve.live import Connection
 from virttools.serve.work import Work
 
@@ -89,6 +89,8 @@ class _Spawner(Acceptor):
         with self._lock:
             due = [heap[0][0] for heap in (self._deadlines, self._rearm) if heap]
             due += [when for burst in self._bursts.values() if (when := burst.due()) is not None]
+            if self._journal.is_behind():
+                due.append(time.monotonic() + TRIED_AGAIN)
             if any(not handle.live for handle in self._workers.values()):
                 due.append(time.monotonic() + _WORKERS_LOOKED_AT)
         return max(0, int((min(due) - time.monotonic()) * 1000) + 1) if due else None
@@ -102,9 +104,16 @@ class _Spawner(Acceptor):
         elif fd == self._wake_fd:
             os.read(fd, 65536)
         elif fd == self._work.control.fileno():
-            self._obey(self._work.control.recv(64))
+            self._obey(self._told())
         else:
             self._hear_worker(fd)
+
+    def _told(self) -> bytes:
+        """A word of the supervisor's; b"": it is gone, perhaps without having read all that we said (unix(7))."""
+        try:
+            return self._work.control.recv(64)
+        except ConnectionError:
+            return b""
 
     def _obey(self, word: bytes) -> None:
         if word == b"free":
@@ -202,7 +211,7 @@ class _Spawner(Acceptor):
         number = connection.number
         signal = _signal.SIGTERM if is_first else _signal.SIGKILL
         if self._live.get(number) is connection:
-            os.killpg(number, signal)
+            launch.end(number, signal)
         elif self._handed.get(number) is connection:
             try:  # noqa: SIM105  contextlib would be loaded for it
                 self._workers[connection.target.name].end(number, signal)

@@ -14,7 +14,7 @@ from virttools.serve.children import REPLACE, SIGNALS, Child, Children
 from virttools.serve.daemons import Fleet
 from virttools.serve.following import Calm, Watch
 from virttools.serve.holdings import Holdings
-from virttools.serve.journal import ERROR, INFO, NOTICE, WARNING, Journal
+from virttools.serve.journal import ERROR, INFO, NOTICE, TRIED_AGAIN, WARNING, Journal
 from virttools.serve.notify import Notifier
 
 TYPE_CHECKING = False
@@ -88,6 +88,7 @@ class Supervisor:
         _signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
         for number in SIGNALS:
             _signal.signal(number, self._note)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)  # a predecessor has blocked them
 
     def _note(self, number: int, _: object) -> None:
         self._asked.append(number)
@@ -151,6 +152,8 @@ class Supervisor:
         now = time.monotonic()
         times = (self._calm.due(self._children.draining()), self._replace_at)
         waits = [max(0.0, due - now) for due in times if due is not None]
+        if self._journal.is_behind():
+            waits.append(TRIED_AGAIN)
         fleet = self._fleet.patience()
         return min(waits if fleet is None else [*waits, fleet], default=None)
 
@@ -362,13 +365,13 @@ class Supervisor:
         state_fd = successor.leave(self._held, self._children, self._fleet, self._control, counts)
         environ = {**os.environ, **self._notifier.environment(), successor.STATE: str(state_fd)}
         self._journal.flush()
-        for number in SIGNALS:  # between the two, none may end us
-            _signal.signal(number, _signal.SIG_IGN)
+        # Between the two none may end us, nor be lost: what the kernel reaps while SIGCHLD is
+        # ignored, the successor would take for alive, and end who has its number by then.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, SIGNALS)
         try:
             os.execve(self._settings.successor[0], self._settings.successor, environ)
         except OSError as error:  # it went since it was asked whether it accepts what is declared
-            for number in SIGNALS:
-                _signal.signal(number, self._note)
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
             os.close(state_fd)
             linux.close_range_cloexec(3)
             self._failed_reloads += 1

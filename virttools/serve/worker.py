@@ -171,10 +171,10 @@ class _Worker:
         return True
 
     def _end(self, number: int, signal: int) -> None:
-        """Its time is over; it was not reaped yet, so the process group is still its own."""
+        """Its time is over; it was not reaped yet."""
         for pid, known in self._live.items():
             if known == number:
-                os.killpg(pid, signal)
+                launch.end(pid, signal)
 
     def _reap(self) -> None:
         while self._live:
