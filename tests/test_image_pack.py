@@ -96,7 +96,7 @@ def test_a_full_disk_ends_the_packing() -> None:
     """An error of the file that is written is told, and no thread is left behind waiting."""
 
     class Full:
-        def write(self, data: bytes, /) -> None:
+        def write(self, data: bytes | memoryview, /) -> None:
             raise OSError(28, "No space left on device", len(data))
 
     with pytest.raises(OSError, match="No space"), Packer(Full(), Compression.NONE) as packer:

@@ -8,7 +8,7 @@ from virttools.image import tar, walk
 from virttools.image.items import Item
 from virttools.image.pack import Sink
 
-_BLOCK = 1 << 20
+_BLOCK = 256 << 10  # what stays in a cache until it is digested and written
 
 
 class Archive:
@@ -17,6 +17,7 @@ class Archive:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._written = 0
+        self._buffer = memoryview(bytearray(_BLOCK))
 
     def tree(
         self,
@@ -51,17 +52,18 @@ class Archive:
     def end(self) -> None:
         self._put(tar.end(self._written))
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
         self._sink.write(data)
         self._written += len(data)
 
     def _content(self, tree_fd: int, item: Item) -> None:
         digest, left = hashlib.sha256(), item.size
         with walk.regular(tree_fd, item.path) as fd:
-            while left and (block := os.read(fd, min(left, _BLOCK))):
+            while left and (count := os.readv(fd, [self._buffer[:left]])):
+                block = self._buffer[:count]
                 digest.update(block)
                 self._put(block)
-                left -= len(block)
+                left -= count
             is_whole = not left and not os.read(fd, 1)
         if not is_whole or digest.hexdigest() != item.sha256:
             raise walk.changed(item.path)
