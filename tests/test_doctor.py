@@ -120,6 +120,7 @@ GONE = entry("/usr/bin/sort", source="/usr/bin/sort", mode=0o755)
 GONE_LIB = entry("/usr/lib/libc.so.6", source="/usr/lib/libc.so.6")
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("uid-range", {"held": (Held(range(7, 131073), "eve's"),)}, {"uid_base": 131072, "people": (), "manifest": Manifest()}, f"{AGAIN} --uid-base auto"),
+    ("uid-outside", {"free_base": 131072}, {"outsiders": ("process 7 (x)",)}, f"{AGAIN} --uid-base 131072"),
     ("kernel-feature", {"lacks": (LACK,)}, {}, "boot it"),
     ("user-namespaces", {"lacks": (Lack("u", "c", "sysctl -w x=1", is_needed=False),)}, {}, "sysctl -w x=1"),
     ("root-unsafe", {"refused": Refused("", "m", "chmod go-w /x")}, {}, "chmod go-w /x"),

@@ -14,6 +14,7 @@ from tests.system.calls import VIRT, Virt
 from tests.system.waiting import PATIENCE, until
 
 Break = Callable[[Path], object]
+BASE = 1900 << 16
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +179,28 @@ def test_the_answer_is_tab_separated_or_json(here: Virt) -> None:
     mend(here, fields[5])
     assert here("doctor", "domain1.com").status == 0
     strange.unlink()
+
+
+def test_who_has_ids_of_a_domain_outside_of_it_is_told(virt: Virt, tmp_path: Path) -> None:
+    """As a domain of another root has; who is inside has them by right."""
+    (tmp_path / "m.toml").write_text(f'binaries = ["/bin/sh"]\nuid_base = {BASE}\n')
+    virt.create("domain1.com", "-m", str(tmp_path / "m.toml"))
+    sleep = ["/bin/sleep", "1000"]
+    with (
+        subprocess.Popen(sleep, user=BASE + 7) as outside,
+        subprocess.Popen(sleep, user=BASE + 7, cwd=virt.tree("domain1.com")) as inside,
+    ):
+        try:
+            found = [one for one in listed(virt) if one["check"] == "uid-outside"]
+            inside.kill()
+            inside.wait()
+            mend(virt, found[0]["mend"])
+            assert "uid-outside" not in {one["check"] for one in listed(virt)}
+        finally:
+            outside.kill()
+            inside.kill()
+    told = f"process {outside.pid} (sleep) has ids of domain1.com and runs outside of it"
+    assert [one["what"] for one in found] == [told]
 
 
 def test_what_is_planted_holds_nobody_up(virt: Virt, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ CHECKS = (
     Check("home-missing", _WARNING, tree=residents.homes),
     Check("uid-shared", _WARNING, together=residents.shared_ids),
     Check("uid-range", _WARNING, tree=residents.host_ids),
+    Check("uid-outside", _WARNING, tree=residents.outsiders),
     Check("tree-unreadable", _ERROR, tree=contents.unreadable),
     Check("tree-owner", _ERROR, tree=contents.owner),
     Check("path-missing", _ERROR, tree=contents.missing),

@@ -10,7 +10,7 @@ from virttools.doctor.facts import HostsLine, Inetd, InetdLine, Lack
 from virttools.host.sysroot import Sysroot
 from virttools.serve import inetdconf
 from virttools.serve.inetdconf import Entry
-from virttools.tree import users
+from virttools.tree import processes, users
 from virttools.tree.processes import lock_holders
 
 INETD = "/etc/inetd.conf"
@@ -176,3 +176,9 @@ def _lines(path: str) -> list[str]:
             return file.read(1 << 16).splitlines()
     except OSError:
         return []
+
+
+def running() -> dict[int, frozenset[int]]:
+    """The uids of each process that is here."""
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return {pid: found for pid in pids if (found := processes.uids(pid))}

@@ -98,6 +98,7 @@ class Machine:
     unsynced: routes files that `services sync` would write. owners: domains by packed address in hex.
     absent: addresses of domains that no interface has; interface: where an alias would go.
     held: ids of the machine's own accounts, and those lent by subuid(5) and subgid(5).
+    running: uids of processes, by pid. free_base: a `uid_base` from which none of all these is.
     """
 
     virt: str = "virt"
@@ -119,6 +120,8 @@ class Machine:
     resolvers: tuple[str, ...] = ()
     hosts: tuple[HostsLine, ...] = ()
     held: tuple[Held, ...] = ()
+    running: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    free_base: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,7 @@ class Walked:
 class Tree:
     """A domain. mounts: on or below its tree, here; is_apart: on another file system than the root.
 
+    outsiders: processes that have ids of the domain and are not inside.
     fault: why its tree cannot be looked at; then nothing else is known.
     """
 
@@ -204,6 +208,7 @@ class Tree:
     has_pam_other: bool = True
     has_submit_cf: bool = False
     old: tuple[OldFile, ...] = ()
+    outsiders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

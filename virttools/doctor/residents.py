@@ -93,6 +93,19 @@ def shared_ids(machine: Machine, residents: Sequence[Resident]) -> Iterator[Faul
         )
 
 
+def outsiders(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    """Another root on this machine cannot be known, nor accounts that only NSS tells of: what runs can be seen."""
+    if tree.outsiders and machine.free_base is not None:
+        more = f", and {len(tree.outsiders) - 1} more" if len(tree.outsiders) > 1 else ""
+        yield Fault(
+            f"{tree.outsiders[0]} has ids of {tree.domain} and runs outside of it{more}",
+            "an account that /etc/passwd does not have, or a domain of another root (VIRT_ROOT): to the"
+            f" kernel it is the domain's user. A range of its own needs a new {tree.domain}; its data"
+            " is kept, see `remove` in virt(1)",
+            mending.again(machine.virt, tree.domain, tree.layers, uid_base=str(machine.free_base)),
+        )
+
+
 def host_ids(machine: Machine, tree: Tree) -> Iterator[Fault]:
     """useradd(8) gives ranges of subuid(5) away without asking whose ids they are."""
     said = ranges.told(tree.domain, tree.uid_base, machine.held)

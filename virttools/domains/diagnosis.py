@@ -29,7 +29,7 @@ from virttools.host.sysroot import Sysroot
 from virttools.manifest.load import reload
 from virttools.serve import places, routes
 from virttools.serve.routes import Routes
-from virttools.tree import ground, users
+from virttools.tree import ground, processes, ranges, users
 from virttools.tree.record import Head, Record
 from virttools.tree.root import Root, open_root, record_file
 
@@ -139,6 +139,7 @@ def _machine(place: Place) -> Machine:
         resolvers=surroundings.name_service(sysroot).nameservers,
         hosts=tuple(examine_host.hosts(sysroot)),
         held=idranges.read(sysroot).held if os.geteuid() == 0 else (),
+        running=examine_host.running() if os.geteuid() == 0 else {},
     )
 
 
@@ -180,6 +181,26 @@ def _with_root(machine: Machine, root: Root, heads: Sequence[Head]) -> Machine:
         owners=owners,
         absent=examine_host.absent(_addresses(root, heads)),
         has_server=server is not None and (server.device, server.inode) in bound,
+        free_base=_free_base(machine, heads),
+    )
+
+
+def _free_base(machine: Machine, heads: Sequence[Head]) -> int | None:
+    own = [ranges.of(head.uid_base) for head in heads if head.uid_base]
+    held = [one.ids for one in machine.held]
+    busy = [range(uid, uid + 1) for uids in machine.running.values() for uid in uids]
+    return ranges.pick([*own, *held, *busy])
+
+
+def _outsiders(machine: Machine, base: int, tree_fd: int) -> tuple[str, ...]:
+    if not base:
+        return ()
+    own = ranges.of(base)
+    found = (pid for pid, uids in machine.running.items() if any(uid in own for uid in uids))
+    return tuple(
+        users.told(pid)
+        for pid in found
+        if not users.is_in(pid, tree_fd) and any(uid in own for uid in processes.uids(pid))
     )
 
 
@@ -282,6 +303,7 @@ def _examined(around: _Around, head: Head) -> Tree:
             has_pam_other=_has_pam_other(tree_fd),
             has_submit_cf=examine_tree.is_there(tree_fd, "/etc/mail/submit.cf"),
             old=around.libraries.old(record.entries),
+            outsiders=_outsiders(around.machine, head.uid_base, tree_fd),
         )
 
 

@@ -21,6 +21,16 @@ def lock_holders(dir_fd: int, name: str) -> list[int]:
     )
 
 
+def uids(pid: int) -> frozenset[int]:
+    """The real, effective, saved and file system's uid of a process; none of one that has ended."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            found = [line.split()[1:] for line in file if line.startswith(b"Uid:")]
+    except OSError:
+        return frozenset()
+    return frozenset(int(word) for words in found for word in words)
+
+
 def command_name(pid: int) -> str:
     """What a process calls itself, made safe to print."""
     try:

@@ -21,13 +21,17 @@ class _Mount:
 
 def processes_in(tree_fd: int) -> tuple[str, ...]:
     """Processes whose root or working directory is the tree or in it, as "process 1 (init)"."""
-    tree = _identity(os.fstat(tree_fd))
     pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
-    return tuple(
-        f"process {pid} ({command_name(pid)})"
-        for pid in pids
-        if any(_is_below(f"/proc/{pid}/{link}", tree) for link in ("root", "cwd"))
-    )
+    return tuple(told(pid) for pid in pids if is_in(pid, tree_fd))
+
+
+def is_in(pid: int, tree_fd: int) -> bool:
+    tree = _identity(os.fstat(tree_fd))
+    return any(_is_below(f"/proc/{pid}/{link}", tree) for link in ("root", "cwd"))
+
+
+def told(pid: int) -> str:
+    return f"process {pid} ({command_name(pid)})"
 
 
 def _is_below(path: str, tree: tuple[int, int]) -> bool:
