@@ -13,6 +13,8 @@ import pytest
 from tests.system import processes
 from tests.system.handmade import VIRT, probe, tree, virt
 from tests.system.waiting import PATIENCE, until
+from virttools.enter import contain
+from virttools.enter.entrance import Entrance
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -549,3 +551,26 @@ def _names(pid: int) -> list[str]:
 
 def _are_gone(pids: list[int]) -> None:
     until(lambda: not any(map(processes.is_there, pids)), f"the ends of {pids}")
+
+
+def test_a_signal_after_the_end_is_sent_to_nobody() -> None:
+    """Who is told to end while the last words go to a slow terminal: the number may be another's by then."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            program = os.fork()
+            if program == 0:
+                os._exit(3)
+            os.waitid(os.P_PID, program, os.WEXITED | os.WNOWAIT)
+            read_fd, write_fd = os.pipe()
+            os.close(write_fd)
+            entrance = Entrance(-1, "/bin/true", ["true"], env={})
+            outside = contain._Outside(entrance, program, read_fd, None)
+            found = outside.wait()
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                os.kill(os.getpid(), number)
+            status = found
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3

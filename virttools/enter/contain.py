@@ -188,8 +188,7 @@ class _Outside:
                     self._terminal.relay(self._reports_fd)
                 self._read(os.read(self._reports_fd, 10 * init.REPORT_SIZE))
         finally:
-            os.kill(self._pid, _signal.SIGKILL)
-            _, init_status = os.waitpid(self._pid, 0)
+            init_status = self._bury()
             was_raw = self._terminal is not None and self._terminal.end()
         if self._failure is not None:
             raise _failure(self._entrance, *self._failure)
@@ -200,6 +199,19 @@ class _Outside:
             # script would go on after Ctrl-C.
             return signals.die(number, with_group=was_raw and number in _KEYS)
         return os.WEXITSTATUS(status)
+
+    def _bury(self) -> int:
+        """End what is left; from then on its number may be anybody's, and nothing is sent there."""
+        signals.block()
+        os.kill(self._pid, _signal.SIGKILL)
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        signals.unblock()
+        return status
+
+    def _send(self, number: int) -> None:
+        if self._pid:
+            os.kill(self._pid, number)
 
     def _listen(self) -> None:
         """Pass on what somebody sends us, but for what our caller has us ignore (nohup)."""
@@ -212,7 +224,7 @@ class _Outside:
         signals.unblock()
 
     def _pass_on(self, number: int, _frame: object) -> None:
-        os.kill(self._pid, number)
+        self._send(number)
 
     def _read(self, reports: bytes) -> None:
         self._is_over = self._is_over or not reports
@@ -234,7 +246,7 @@ class _Outside:
         """The program was stopped: for want of the terminal, or so that our caller be stopped too."""
         if self._terminal is not None and number in _TERMINAL_STOPS:
             self._terminal.take()
-            os.kill(self._pid, init.TAKE_TERMINAL)
+            self._send(init.TAKE_TERMINAL)
             return
         target = os.getpid()
         if self._terminal is not None and self._terminal.give_back():
@@ -246,11 +258,11 @@ class _Outside:
 
     def _resume(self, _number: int, _frame: object) -> None:
         if self._terminal is None:
-            os.kill(self._pid, _signal.SIGCONT)
+            self._send(_signal.SIGCONT)
         elif self._terminal.take_again():
-            os.kill(self._pid, init.TAKE_TERMINAL)
+            self._send(init.TAKE_TERMINAL)
         else:
-            os.kill(self._pid, init.LEAVE_TERMINAL)
+            self._send(init.LEAVE_TERMINAL)
 
 
 def _failure(entrance: Entrance, step: int, number: int) -> EnterError:
