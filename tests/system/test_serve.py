@@ -200,12 +200,14 @@ def test_a_wrong_set_changes_nothing(virt: Virt, create: Create, tmp_path: Path)
         assert done.err.startswith(f"virt: cannot reload, the old set stays: {cause}")
         assert ask("127.0.10.1", PORT, b"as before") == "as before"
         said = server.status()
-        assert (said["reloads"], said["failed_reloads"]) == (0, 2)
+        # What was made may have been seen in two steps, and so been refused twice before.
+        assert (said["reloads"], said["failed_reloads"] >= 2) == (0, True)
         assert said["trouble"].startswith(cause)
         server.signal(signal.SIGUSR2)
         server.wait_for("ready: ", 2)
         assert ask("127.0.10.1", PORT, b"as before") == "as before"
-        assert (server.status()["reloads"], server.status()["failed_reloads"]) == (0, 3)
+        again = server.status()
+        assert (again["reloads"], again["failed_reloads"] > said["failed_reloads"]) == (0, True)
 
 
 def test_a_tree_that_was_made_anew_is_found(virt: Virt, create: Create, tmp_path: Path) -> None:

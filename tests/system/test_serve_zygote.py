@@ -232,6 +232,7 @@ def test_an_end_is_that_of_a_python(running: Server, said: bytes, answer: str) -
 @pytest.mark.parametrize(("said", "status"), [(b"closed\n", 0), (b"none\n", 4), (b"seven\n", 7)])
 def test_a_status_is_that_of_a_python(running: Server, said: bytes, status: int) -> None:
     """A stream that the script closed, or took away, is not missed."""
+    until(lambda: live(running, "ends", "one.test") == 0, "all ends before are told")
     before = len(lines(running, "EXIT: ends"))
     ask(ADDRESS, PORTS["ends"], said)
     until(lambda: len(lines(running, "EXIT: ends")) > before, "the end is told")
