@@ -299,8 +299,8 @@ def test_a_zygote_that_is_killed_is_started_again(running: Server) -> None:
 
 
 def zygotes(script: str) -> list[int]:
-    """Those that a script has."""
-    there = {pid: processes.words(pid) for pid in processes.every()}
+    """Those that a script has below this process: other tests may run beside it."""
+    there = {pid: processes.words(pid) for pid in processes.below(os.getpid())}
     return [
         pid
         for pid, words in there.items()
@@ -329,14 +329,7 @@ def has_spares(script: str) -> bool:
 def spares(script: str) -> list[int]:
     """Those that another one has forked ahead."""
     pids = zygotes(script)
-    return [pid for pid in pids if parent_of(pid) in pids]
-
-
-def parent_of(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0  # it has ended
+    return [child for pid in pids for child in processes.children(pid) if child in pids]
 
 
 def test_only_a_python_script_has_a_zygote(running: Server) -> None:

@@ -6,9 +6,14 @@ from virttools import linux
 from virttools.serve import jail
 from virttools.serve.board import Place
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _STALE = 116  # ESTALE
 _FOLDER = os.O_PATH | os.O_DIRECTORY
-_MOST_KEPT = 48  # descriptors: each costs every start some 0.08 us, opening one anew 5 us
+_MOST_KEPT = 16  # places: their descriptors cost every start of a program some 0.2 us each, opening one anew 5 us
+_LONGEST_UNUSED = 4 * _MOST_KEPT
 
 
 class Home:
@@ -56,14 +61,26 @@ def build(home: Home, place: Place) -> tuple[int, int, int]:
     return mount_fd, uts_fd, ipc_fd
 
 
+class _Kept:
+    """What is open of a place, and when it was used."""
+
+    __slots__ = ("fds", "turn")
+
+    def __init__(self, fds: tuple[int, ...], turn: int) -> None:
+        self.fds = fds
+        self.turn = turn
+
+
 class Way:
     """The way of one thread, with a root of its own (CLONE_FS), into a place and back.
 
     Nothing but system calls may run between `enter` and `leave`: what is looked up there is a tenant's.
-    The descriptors of the places that were entered of late are kept open.
+    The descriptors of a place are kept open once it is entered again soon.
     """
 
-    __slots__ = ("_descriptors", "_home", "_is_named", "_kept", "_named", "_place")
+    __slots__ = (
+        "_descriptors", "_home", "_is_named", "_kept", "_missed", "_named", "_once", "_place", "_turn",
+    )  # fmt: skip
 
     def __init__(self, home: Home, descriptors_fd: int) -> None:
         linux.unshare(linux.CLONE_FS)
@@ -72,7 +89,10 @@ class Way:
         self._named: Place | None = None
         self._is_named = False
         self._place: Place | None = None
-        self._kept: dict[int, int] = {}
+        self._turn = 0
+        self._kept: dict[tuple[int, ...], _Kept] = {}
+        self._missed: dict[tuple[int, ...], None] = {}
+        self._once: tuple[int, ...] = ()
 
     def enter(self, place: Place, numbers: tuple[int, ...]) -> None:
         """Enter; numbers: the supervisor's descriptors of the namespaces, in /proc/SUPERVISOR/fd."""
@@ -85,12 +105,13 @@ class Way:
             os.chroot(place.folder)
             os.chdir("/")
             return
+        mount_fd, uts_fd, ipc_fd = self._open(numbers)
         if place is not self._named:
             self._named, self._is_named = None, True
-            self._join(numbers[1], linux.CLONE_NEWUTS)
-            self._join(numbers[2], linux.CLONE_NEWIPC)
+            linux.setns(uts_fd, linux.CLONE_NEWUTS)
+            linux.setns(ipc_fd, linux.CLONE_NEWIPC)
             self._named = place
-        self._join(numbers[0], linux.CLONE_NEWNS)
+        linux.setns(mount_fd, linux.CLONE_NEWNS)
 
     def _unname(self) -> None:
         """Have the host's name and objects again."""
@@ -98,25 +119,56 @@ class Way:
             self._home.unname()
             self._named, self._is_named = None, False
 
-    def _join(self, number: int, kind: int) -> None:
-        fd = self._kept.get(number)
-        if fd is None:
-            fd = self._keep(number)
-        linux.setns(fd, kind)
+    def _open(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        """Descriptors of a place's namespaces: kept ones, or new ones. Raises OSError."""
+        self._turn += 1
+        kept = self._kept.get(numbers)
+        if kept is not None:
+            kept.turn = self._turn
+            return kept.fds
+        fds = self._open_anew(numbers)
+        if numbers in self._missed:
+            self._kept[numbers] = _Kept(fds, self._turn)
+        else:
+            self._missed[numbers] = None
+            self._once = fds
+        self._forget()
+        return fds
 
-    def _keep(self, number: int) -> int:
-        if len(self._kept) >= _MOST_KEPT:
-            os.close(self._kept.pop(next(iter(self._kept))))
-        fd = os.open(str(number), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptors)
-        self._kept[number] = fd
-        return fd
+    def _open_anew(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        flags, fds = os.O_RDONLY | os.O_CLOEXEC, []
+        try:
+            for number in numbers:
+                fds.append(os.open(str(number), flags, dir_fd=self._descriptors))  # noqa: PERF401  they are closed
+        except OSError:
+            _close(fds)
+            raise
+        return tuple(fds)
+
+    def _forget(self) -> None:
+        """Close what was not used for long, or is too much."""
+        if len(self._missed) > _MOST_KEPT:
+            del self._missed[next(iter(self._missed))]
+        if self._kept:
+            oldest = min(self._kept, key=lambda numbers: self._kept[numbers].turn)
+            unused = self._turn - self._kept[oldest].turn
+            if len(self._kept) > _MOST_KEPT or unused > _LONGEST_UNUSED:
+                _close(self._kept.pop(oldest).fds)
 
     def leave(self) -> None:
         """Come back. The uts and ipc namespaces stay: the next ones that are entered replace them."""
         place, self._place = self._place, None
+        if self._once:
+            _close(self._once)
+            self._once = ()
         if place is None:
             return
         if place.isolation == "chroot":
             linux.chroot_fd(self._home.root_fd)
         else:
             linux.setns(self._home.mount_fd, linux.CLONE_NEWNS)
+
+
+def _close(fds: "Iterable[int]") -> None:
+    for fd in fds:
+        os.close(fd)
