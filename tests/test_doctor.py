@@ -303,6 +303,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         " sh 0:0 4755 /usr/bin/passwd"),
     ),
     (
+        "set-id-made",
+        {"is_open": True},
+        {"walked": walked(set_id=(("/home/x", Status("file", 0o4755, 0, 0)),))},
+        "chmod 0700 /virtual",
+    ),
+    (
         "not-executable",
         {},
         {

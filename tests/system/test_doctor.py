@@ -91,6 +91,7 @@ def snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
 
 DAMAGES: list[tuple[str, Break]] = [
     ("set-id-lost", lambda tree: (tree / "usr/bin/passwd").chmod(0o755)),
+    ("set-id-made", lambda tree: set_id(tree / "home/x")),
     ("not-executable", lambda tree: (tree / "usr/bin/tac").chmod(0o644)),
     ("pam-other", lambda tree: (tree / "etc/pam.d/other").unlink()),
     ("world-writable", lambda tree: (tree / "etc").chmod(0o777)),
@@ -106,6 +107,11 @@ DAMAGES: list[tuple[str, Break]] = [
     ("hard-link", lambda tree: linked(tree.parent.parent / "outside", tree / "etc/outside")),
     ("hard-link", lambda tree: os.link(tree / "usr/bin/tsort", tree / "etc/tsort")),
 ]
+
+
+def set_id(file: Path) -> None:
+    file.write_text("")
+    file.chmod(0o4755)
 
 
 def linked(outside: Path, inside: Path) -> None:

@@ -61,6 +61,7 @@ CHECKS = (
     Check("path-replaced", _ERROR, tree=contents.replaced),
     Check("etc-missing", _NOTE, tree=contents.missing_own),
     Check("set-id-lost", _ERROR, tree=contents.set_id),
+    Check("set-id-made", _WARNING, tree=contents.set_id_made),
     Check("not-executable", _ERROR, tree=contents.unexecutable),
     Check("hard-link", _ERROR, tree=contents.hard_links),
     Check("world-writable", _ERROR, tree=contents.writable),

@@ -122,6 +122,23 @@ def set_id(machine: Machine, tree: Tree) -> Iterator[Fault]:
             )
 
 
+def set_id_made(machine: Machine, tree: Tree) -> Iterator[Fault]:
+    """Root inside may make a program of root's, which then is one for every account of the machine."""
+    if not machine.is_open or (machine.mount is not None and "nosuid" in machine.mount[1]):
+        return
+    ours = {entry.path for entry in tree.entries if entry.mode & _SET_ID}
+    for path, status in tree.walked.set_id:
+        if path not in ours:
+            yield Fault(
+                f"{path} has set-id bits that no build gave it: mode {status.mode:04o},"
+                f" {status.uid}:{status.gid}",
+                f"{machine.root} is open to all: who starts it from outside, by its path, has those ids on"
+                " this machine. Look who made it; nothing of ours needs the folder open, but who logs to a"
+                " shared log in it",
+                f"chmod 0700 {mending.quoted(machine.root)}",
+            )
+
+
 def unexecutable(machine: Machine, tree: Tree) -> Iterator[Fault]:
     for entry, mode in _files(tree):
         if entry.mode & _EXECUTE and not mode & _EXECUTE:
@@ -259,7 +276,7 @@ def libraries(machine: Machine, tree: Tree) -> Iterator[Fault]:
         told = list(dict.fromkeys(map(_told, tree.old)))
         more = f" and {len(told) - 3} more" if len(told) > 3 else ""
         yield Fault(
-            f"{len(tree.old)} libraries are not the host's of today: {', '.join(told[:3])}{more}",
+            f"{len(tree.old)} libraries or set-id programs are not the host's of today: {', '.join(told[:3])}{more}",
             "the host was updated since the domain was made; what was mended there is not mended here."
             " Until there is an update, the domain must be made anew; its data is kept, see `remove` in virt(1)",
             mending.again(machine.virt, tree.domain, tree.layers),

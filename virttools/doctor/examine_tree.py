@@ -42,6 +42,7 @@ def walk(tree_fd: int, recorded: Iterable[str], stored: Inodes) -> Walked:
     names: dict[tuple[int, int], list[str]] = {}
     counts: dict[tuple[int, int], int] = {}
     writable: list[tuple[str, Status]] = []
+    set_id: list[tuple[str, Status]] = []
     for path, found in beneath.walk(tree_fd):
         place = f"/{path}"
         if place in wanted:
@@ -50,11 +51,26 @@ def walk(tree_fd: int, recorded: Iterable[str], stored: Inodes) -> Walked:
             key = (found.st_dev, found.st_ino)
             names.setdefault(key, []).append(place)
             counts[key] = found.st_nlink
+        if _is_set_id(found):
+            set_id.append((place, _status(found)))
         if found.st_mode & 0o002 and _is_roots(path, found):
             writable.append((place, _status(found)))
     top = _status(os.fstat(tree_fd))
     linked = [Names(tuple(places), counts[key], key in stored) for key, places in names.items()]
-    return Walked(top=top, statuses=statuses, writable=tuple(writable), names=tuple(linked))
+    return Walked(
+        top=top,
+        statuses=statuses,
+        writable=tuple(writable),
+        set_id=tuple(set_id),
+        names=tuple(linked),
+    )
+
+
+def _is_set_id(found: os.stat_result) -> bool:
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    is_roots = bool(found.st_mode & stat.S_ISUID) and found.st_uid == 0
+    return is_roots or found.st_mode & 0o2010 == 0o2010
 
 
 def _is_roots(path: str, found: os.stat_result) -> bool:
@@ -123,7 +139,7 @@ class Libraries:
         self._digests: dict[str, str | None] = {}
 
     def old(self, entries: Sequence[Entry]) -> tuple[OldFile, ...]:
-        """The libraries that were copied from files of the host that are others now."""
+        """The libraries and set-id programs that were copied from files of the host that are others now."""
         changed = [(one, one.source) for one in entries if one.source and self._is_other(one)]
         owners = self._packages.owners(source for _, source in changed)
         return tuple(
@@ -138,7 +154,9 @@ class Libraries:
 
     def _is_other(self, entry: Entry) -> bool:
         name = entry.path.rpartition("/")[2]
-        if entry.type != "file" or entry.source is None or not _LIBRARY.search(name):
+        if entry.type != "file" or entry.source is None:
+            return False
+        if not entry.mode & 0o6000 and not _LIBRARY.search(name):
             return False
         now = self._digest(entry.source)
         return now is not None and now != entry.sha256

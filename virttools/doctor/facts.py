@@ -99,6 +99,7 @@ class Machine:
     absent: addresses of domains that no interface has; interface: where an alias would go.
     held: ids of the machine's own accounts, and those lent by subuid(5) and subgid(5).
     running: uids of processes, by pid. free_base: a `uid_base` from which none of all these is.
+    is_open: everybody may pass through the root, to the trees.
     """
 
     virt: str = "virt"
@@ -122,6 +123,7 @@ class Machine:
     held: tuple[Held, ...] = ()
     running: Mapping[int, frozenset[int]] = field(default_factory=dict)
     free_base: int | None = None
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +172,13 @@ class Walked:
     """What one walk through a tree came to. top: the tree's own folder.
 
     statuses: of recorded paths. writable: what everybody may write to, of the parts that are root's.
+    set_id: programs that run as root, or with a group, whoever starts them.
     """
 
     top: Status
     statuses: Mapping[str, Status] = field(default_factory=dict)
     writable: tuple[tuple[str, Status], ...] = ()
+    set_id: tuple[tuple[str, Status], ...] = ()
     names: tuple[Names, ...] = ()
     covered: tuple[str, ...] = ()
 

@@ -172,6 +172,7 @@ def _with_root(machine: Machine, root: Root, heads: Sequence[Head]) -> Machine:
     return replace(
         machine,
         mount=examine_host.mount(root.fd, root.path) if os.geteuid() == 0 else None,
+        is_open=bool(os.fstat(root.fd).st_mode & 0o001),
         leftovers=examine_host.leftovers(root.staging_fd),
         unrecorded=tuple(
             (name, record_file(name)) for name in sorted(root.recorded()) if not root.has_tree(name)
