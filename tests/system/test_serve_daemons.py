@@ -176,7 +176,7 @@ def test_a_daemon_runs_inside_as_declared(virt: Virt, program: Path, tmp_path: P
         keeper = int(Path(f"/proc/{pile}/status").read_text().partition("PPid:\t")[2].split()[0])
         until(lambda: processes.children(keeper) == [pile], "orphans are reaped")
         refused = virt("remove", "--yes", "one.test")
-        assert (refused.status, "end the server, remove the domain" in refused.err) == (75, True)
+        assert (refused.status, "`virt serve --leave one.test` ends" in refused.err) == (75, True)
         server.signal(signal.SIGTERM)
         server.process.wait(PATIENCE)
         assert not any(processes.is_there(pid) for pid in (web, pile, keeper))
@@ -226,7 +226,10 @@ def test_daemons_are_listed(virt: Virt, program: Path) -> None:
 
 
 def test_one_that_is_killed_is_started_anew(virt: Virt, program: Path, tmp_path: Path) -> None:
-    """Another domain's is not touched; the status and the metrics say how it ended."""
+    """Another domain's is not touched; the status and the metrics say how it ended.
+
+    Where the server is told to leave a domain, its daemons end, and it can be removed and made anew.
+    """
     domain(virt, "one.test", program, daemon("web", "stay"))
     domain(virt, "two.test", program, daemon("web", "stay"))
     with serving(virt.root, tmp_path) as server:
@@ -237,6 +240,16 @@ def test_one_that_is_killed_is_started_anew(virt: Virt, program: Path, tmp_path:
         told = fleet(server)
         prom = tmp_path / "virt.prom"
         virt.good("serve", "--metrics", str(prom))
+        words = ("serve", "--leave", "one.test")
+        assert virt.good(*words) == "one.test is served no more, until `virt serve --reload`\n"
+        assert set(fleet(server)) == {"two.test web"}
+        virt.good("serve", "--reload")
+        running(server, "one.test web", "two.test web")
+        virt.good(*words)
+        virt.good("remove", "--yes", "one.test")
+        domain(virt, "one.test", program, daemon("web", "stay"))
+        until(lambda: set(fleet(server)) == set(before), "one of that name is served again")
+        assert virt("serve", "--leave", "none.test").status == 68
     assert after["one.test web"] != before["one.test web"]
     assert after["two.test web"] == before["two.test web"]
     assert [told[f"{name}.test web"]["restarts"] for name in ("one", "two")] == [1, 0]

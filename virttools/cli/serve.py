@@ -13,6 +13,8 @@ from virttools.serve.places import SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from virttools.cli.output import Output
     from virttools.serve.board import Board
     from virttools.serve.status import Running, Status
@@ -24,6 +26,7 @@ Usage: virt serve [--inetd FILE] [--spawners N] [--drain SECONDS] [--log syslog|
        virt serve --status
        virt serve --metrics FILE
        virt serve --reload
+       virt serve --leave DOMAIN
 
 Answer the services of all domains, each connection by a fresh process inside its domain.
 What is served is in the domains' manifests, or in an inetd.conf. It stays in the foreground.
@@ -36,6 +39,7 @@ What is served is in the domains' manifests, or in an inetd.conf. It stays in th
   --status         what the running server serves, and its counters
   --metrics FILE   write the counters as a Prometheus text file; - is standard output
   --reload         have the running server read all that is declared, and tell what came of it
+  --leave DOMAIN   have it serve a domain no more and end its daemons, until a --reload
   -h, --help       print this
 
 Domains that are created, changed or removed are taken in by themselves.
@@ -51,11 +55,13 @@ class Options:
     """What the words after `virt serve` ask for."""
 
     __slots__ = (
-        "drain", "inetd", "is_check", "is_reload", "is_status", "log", "metrics", "spawners",
+        "drain", "inetd", "is_check", "is_reload", "is_status", "leave", "log", "metrics",
+        "spawners",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.inetd: str | None = None
+        self.leave: str | None = None
         self.metrics: str | None = None
         self.is_check = self.is_reload = self.is_status = False
         self.log = ""
@@ -72,6 +78,8 @@ def main(words: list[str], *, root: str | None, as_json: bool) -> int:
     here = settings.load(os.environ, root=root)
     if options.is_reload:
         return _reload(here, as_json=as_json)
+    if options.leave is not None:
+        return _leave(here, options.leave, as_json=as_json)
     if options.is_status or options.metrics is not None:
         return _tell(here, options, as_json=as_json)
     if os.geteuid() != 0:
@@ -101,7 +109,7 @@ def read(words: list[str]) -> Options:
             options.is_reload |= name == "--reload"
             options.is_status |= name == "--status"
             continue
-        if name not in ("--inetd", "--metrics", "--log", "--drain", "--spawners"):
+        if name not in ("--inetd", "--leave", "--metrics", "--log", "--drain", "--spawners"):
             raise _wrong(f"cannot read {name!r}: there is no such option")
         if not has_value:
             if not rest:
@@ -114,6 +122,8 @@ def read(words: list[str]) -> Options:
 def _set(options: Options, name: str, value: str) -> None:
     if name == "--inetd":
         options.inetd = os.path.abspath(value)
+    elif name == "--leave":
+        options.leave = value
     elif name == "--metrics":
         options.metrics = value if value == "-" else os.path.abspath(value)
     elif name == "--log":
@@ -136,14 +146,14 @@ def _wrong(message: str) -> UsageError:
     return UsageError(message, hint="virt serve --help")
 
 
-def _board(here: "Settings", options: Options) -> "Board":
+def _board(here: "Settings", options: Options, left: "Collection[str]" = ()) -> "Board":
     from virttools.domains import host_services, serving
 
     now = settings.load(os.environ, root=here.root)  # a reload takes what it says by then
     if options.inetd is not None:
         board = serving.inetd(options.inetd, allow_host=now.allow_host)
     else:
-        board = serving.declared(now.root)
+        board = serving.declared(now.root, left)
     return board if now.file is None else host_services.added(board, now.file)
 
 
@@ -168,7 +178,7 @@ def _serve(here: "Settings", options: Options, words: list[str]) -> int:
     to_stderr = options.log == "stderr" or (not options.log and not os.path.exists("/dev/log"))
     command = successor.own_command()
     chosen = supervisor.Settings(
-        lambda: _board(here, options),
+        lambda: _board(here, options, chosen.left),
         control=control,
         cores=options.spawners or len(os.sched_getaffinity(0)),
         drain_seconds=options.drain,
@@ -244,6 +254,29 @@ def _reload(here: "Settings", *, as_json: bool) -> int:
     )
     output = _output(here, as_json=as_json)
     output.result("serve", found.document(), [f"reloaded: {', '.join(counts)}"])
+    return 0
+
+
+def _leave(here: "Settings", name: str, *, as_json: bool) -> int:
+    """Have the running server serve a domain no more, and wait until its daemons have ended.
+
+    Raises UnknownDomain, ConfigError where an inetd.conf has it served.
+    """
+    from virttools.enter import inside
+
+    if not inside.is_domain(name) or not os.path.isdir(f"{here.root}/{name}"):
+        raise UnknownDomain(
+            f"cannot leave {name}: there is no such domain below {here.root}",
+            hint="`virt list` names those that are there",
+        )
+    _ask(here, asking.LEAVE + name.encode())
+    while (found := _ask(here)).is_reloading or any(one.domain == name for one in found.daemons):
+        time.sleep(_LOOKS)
+    if any(one.domain == name for one in found.served):
+        why = found.trouble or "it serves an inetd.conf, which names it"
+        raise ConfigError(f"cannot leave {name}: {why}")
+    said = f"{name} is served no more, until `virt serve --reload`"
+    _output(here, as_json=as_json).result("serve", found.document(), [said])
     return 0
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from virttools.enter import accounts, environment, inside, program
@@ -57,8 +57,8 @@ class _Tree:
 # ---- from manifests
 
 
-def declared(root_path: str) -> Board:
-    """The services of every domain's manifest as it was built.
+def declared(root_path: str, left: Collection[str] = ()) -> Board:
+    """The services of every domain's manifest as it was built. left: domains that are not to be served.
 
     A domain that cannot be served is left out, with a note: the others are no worse for it.
     Raises UnknownDomain, NeedsPrivilege, ConfigError about the root itself.
@@ -67,6 +67,9 @@ def declared(root_path: str) -> Board:
     found: list[tuple[Service, int, tuple[str, ...]]] = []
     with open_root(root_path) as root:
         for name in root.domains():
+            if name in left:
+                drawing.notes.append(f"{name} is not served, until `virt serve --reload`")
+                continue
             try:
                 manifest = _manifest(root.records_fd, name)
                 if manifest.services or manifest.daemons:

@@ -8,10 +8,12 @@ from virttools.errors import NeedsPrivilege
 LOOK = b"look"
 """Whether a tree was moved away."""
 RELOAD = b"reload"
+LEAVE = b"leave "
+"""With the name of a domain: not to serve it until a reload is asked for."""
 
 
 def ask(path: str, wish: bytes = b"") -> bytes | None:
-    """What the server at that socket says; None where none does. wish: what it is to do: LOOK, RELOAD."""
+    """What the server at that socket says; None where none does. wish: what it is to do: LOOK, RELOAD, LEAVE."""
     folder, _, name = path.rpartition("/")
     try:
         folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)

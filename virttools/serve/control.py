@@ -42,7 +42,7 @@ def answer(control: _socket.socket, text: bytes) -> bytes:
         connection.settimeout(1.0)
         connection.sendall(text)
         connection.shutdown(_socket.SHUT_WR)
-        return connection.recv(16)
+        return connection.recv(512)
     except OSError:
         return b""  # it did not wait for the answer
     finally:

@@ -9,7 +9,7 @@ import time
 from virttools import linux
 from virttools.errors import VirtError
 from virttools.serve import control, loading, successor
-from virttools.serve.asking import LOOK, RELOAD
+from virttools.serve.asking import LEAVE, LOOK, RELOAD
 from virttools.serve.children import REPLACE, SIGNALS, Child, Children
 from virttools.serve.daemons import Fleet
 from virttools.serve.following import Calm, Watch
@@ -33,11 +33,13 @@ class Settings:
     """How to serve. read: what is declared now; control: the path of the status socket.
 
     successor: the command that SIGUSR2 replaces this one by, and what checks it beforehand.
-    followed: folders in which a change of names may be one of what is declared.
+    followed: folders in which a change of names may be one of what is declared, the root first.
+    left: domains that are not to be served, by name with device and inode of their trees.
     """
 
     __slots__ = (
-        "check", "control", "cores", "drain_seconds", "followed", "journal", "read", "successor",
+        "check", "control", "cores", "drain_seconds", "followed", "journal", "left", "read",
+        "successor",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +62,7 @@ class Settings:
         self.successor = successor
         self.check = check
         self.followed = followed
+        self.left: dict[str, tuple[int, int]] = {}
 
 
 class Supervisor:
@@ -108,6 +111,7 @@ class Supervisor:
                 if number in (_signal.SIGTERM, _signal.SIGINT):
                     return self._end()
                 if number == _signal.SIGHUP:
+                    self._settings.left.clear()
                     self.reload()
                 elif number == _signal.SIGUSR2:
                     self._hand_over()
@@ -188,7 +192,8 @@ class Supervisor:
     def _tell_status(self) -> None:
         pids = [child.pid for child in self._children.serving()]
         reloads = (self._reloads, self._failed_reloads)
-        is_reloading = self._is_reloading or _signal.SIGHUP in self._asked
+        is_asked = _signal.SIGHUP in self._asked or _CHANGED in self._asked
+        is_reloading = self._is_reloading or is_asked
         text = control.report(
             self._held,
             self._fleet,
@@ -202,6 +207,23 @@ class Supervisor:
             self._children.look()
         elif wish == RELOAD:
             self._asked.append(_signal.SIGHUP)
+        elif wish.startswith(LEAVE):
+            self._leave(wish[len(LEAVE) :].decode("ascii", "replace"))
+
+    def _leave(self, name: str) -> None:
+        """Serve a domain no more, until a reload is asked for or another tree has its name."""
+        seen = self._tree(name)
+        if seen is not None:
+            self._settings.left[name] = seen
+            self._asked.append(_CHANGED)
+
+    def _tree(self, name: str) -> tuple[int, int] | None:
+        """Device and inode of a domain's tree, where one is served by its name."""
+        try:
+            seen = os.lstat(f"{self._settings.followed[0]}/{name}")
+        except (IndexError, OSError):
+            return None
+        return (seen.st_dev, seen.st_ino)
 
     # ---- what is served
 
@@ -234,6 +256,9 @@ class Supervisor:
             self._poll.register(self._watch.fd, select.POLLIN)
         self._watch.has_changed()
         self._calm.looked()
+        left = self._settings.left
+        for name in [name for name, seen in left.items() if self._tree(name) != seen]:
+            del left[name]
 
     def _tell_error(self, what: str, error: VirtError) -> None:
         self._trouble = error.message

@@ -13,10 +13,7 @@ from virttools.tree.staging import Batch
 from virttools.tree.users import mounts_of, processes_in
 
 _USED = "end those processes and unmount what is mounted there, then try again"
-_KEPT = (
-    "`virt serve` runs its daemons, and starts anew what is killed: end the server, remove the domain,"
-    " start the server again"
-)
+_KEPT = "`virt serve` runs its daemons: `virt serve --leave {name}` ends them, then try again"
 
 
 def users_of(root: Root, name: str) -> tuple[str, ...]:
@@ -59,7 +56,7 @@ def refuse_used(name: str, users: tuple[str, ...]) -> None:
         is_kept = any(user.endswith("(virt-keeper)") for user in users)
         raise Busy(
             f"cannot remove {name}: it is used by {', '.join(users[:5])}{more}",
-            hint=_KEPT if is_kept else _USED,
+            hint=_KEPT.format(name=name) if is_kept else _USED,
         )
 
 
