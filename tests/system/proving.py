@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from virttools.domains import create, testing
-from virttools.domains.create import Options
 from virttools.domains.testing import Way
-from virttools.domains.wish import Wish
+from virttools.domains.wish import Options, Wish
 from virttools.enter import inside
 from virttools.manifest.load import load
 from virttools.manifest.model import Daemon, Manifest, Service

@@ -9,14 +9,44 @@ from virttools.cli import complete
 from virttools.cli.asking import is_possible
 from virttools.cli.output import Output, size
 from virttools.domains import create as creating
-from virttools.domains.create import Created, Options, Preview
-from virttools.domains.wish import Wish
+from virttools.domains.create import Created, Preview
+from virttools.domains.wish import Options, Wish
 from virttools.errors import SecretFound, UsageError
 from virttools.manifest import names
 from virttools.manifest.load import load
 from virttools.tree.actions import document
 
 _LONGEST_ID = 20  # digits; Python refuses to read thousands of them
+
+
+_Domains = Annotated[
+    list[str] | None, typer.Argument(metavar="DOMAIN...", help="The domains to create.")
+]
+_Manifest = Annotated[
+    str | None, typer.Option("--manifest", "-m", metavar="FILE", help="The manifest (TOML).")
+]
+_Profiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile", "-p", help="A profile; repeatable.", autocompletion=complete.profiles
+    ),
+]
+_Addresses = Annotated[
+    list[str] | None, typer.Option("--ip", metavar="ADDRESS", help="An address; repeatable.")
+]
+_Link = Annotated[str | None, typer.Option(help="How files get in: auto, reflink, hard or copy.")]
+_UidBase = Annotated[
+    str | None,
+    typer.Option(metavar="auto|N", help="Ids of its own: added to all of its users' and groups'."),
+]
+_SourceRoot = Annotated[
+    str, typer.Option(metavar="DIR", help="Take programs from the system in DIR, not this one.")
+]
+_Resolver = Annotated[
+    str, typer.Option(help="Who finds libraries: own, or ldd (runs ld.so on each file).")
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan; change nothing.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,40 +58,16 @@ def register(app: typer.Typer) -> None:
 
 def create(
     ctx: typer.Context,
-    domains: Annotated[
-        list[str] | None, typer.Argument(metavar="DOMAIN...", help="The domains to create.")
-    ] = None,
-    manifest: Annotated[
-        str | None, typer.Option("--manifest", "-m", metavar="FILE", help="The manifest (TOML).")
-    ] = None,
-    profile: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--profile", "-p", help="A profile; repeatable.", autocompletion=complete.profiles
-        ),
-    ] = None,
-    ip: Annotated[
-        list[str] | None, typer.Option("--ip", metavar="ADDRESS", help="An address; repeatable.")
-    ] = None,
-    link: Annotated[
-        str | None, typer.Option(help="How files get in: auto, reflink, hard or copy.")
-    ] = None,
-    uid_base: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|N", help="Ids of its own: added to all of its users' and groups'."
-        ),
-    ] = None,
-    source_root: Annotated[
-        str, typer.Option(metavar="DIR", help="Take programs from the system in DIR, not this one.")
-    ] = "/",
-    resolver: Annotated[
-        str, typer.Option(help="Who finds libraries: own, or ldd (runs ld.so on each file).")
-    ] = "own",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", help="Print the plan; change nothing.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+    domains: _Domains = None,
+    manifest: _Manifest = None,
+    profile: _Profiles = None,
+    ip: _Addresses = None,
+    link: _Link = None,
+    uid_base: _UidBase = None,
+    source_root: _SourceRoot = "/",
+    resolver: _Resolver = "own",
+    dry_run: _DryRun = False,
+    yes: _Yes = False,
 ) -> None:
     """Build the tree of each DOMAIN and publish it whole, or not at all."""
     output: Output = ctx.obj

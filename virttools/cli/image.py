@@ -2,23 +2,20 @@
 
 import os
 import re
-from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 import typer
 
 from virttools.cli import complete
 from virttools.cli.output import Output, size
-from virttools.domains import images
-from virttools.domains.create import Advance, Options
-from virttools.domains.images import Format, Made, Source, Wanted
-from virttools.domains.wish import Wish
-from virttools.enter import userns
+from virttools.domains import images, orders
+from virttools.domains.images import Format, Made, Wanted
+from virttools.domains.orders import Order
+from virttools.domains.wish import Options, Wish
 from virttools.errors import CheckFailed, UsageError
-from virttools.image import documents, items
+from virttools.image import documents
 from virttools.image import push as sending
-from virttools.image.documents import Attachment, Compression
-from virttools.image.items import Item
+from virttools.image.documents import Compression
 from virttools.manifest import names
 from virttools.manifest.load import load
 
@@ -27,6 +24,68 @@ _ENDINGS = (
     (r"\.squashfs|\.sqfs", Format.SQUASHFS),
     (r"\.oci", Format.OCI),
 )
+
+
+_Domain = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DOMAIN",
+        help="A domain; with -m or -p, what its name would be.",
+        autocompletion=complete.domains,
+    ),
+]
+_Out = Annotated[
+    str, typer.Option("--output", "-o", metavar="OUT", help="Where to; - is standard output.")
+]
+_Manifest = Annotated[
+    str | None, typer.Option("--manifest", "-m", metavar="FILE", help="Build this manifest.")
+]
+_Profiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        help="Build this profile; repeatable.",
+        autocompletion=complete.profiles,
+    ),
+]
+_Kind = Annotated[
+    str | None,
+    typer.Option("--format", "-f", help=f"One of {', '.join(Format)}; else as OUT ends."),
+]
+_Tags = Annotated[
+    list[str] | None, typer.Option("--tag", "-t", help="A tag; repeatable. [default: latest]")
+]
+_Compression = Annotated[str | None, typer.Option(help="Of layers and tar: gzip, zstd or none.")]
+_Arch = Annotated[
+    str | None, typer.Option(help="The architecture to write into it [default: this one].")
+]
+_SourceRoot = Annotated[
+    str, typer.Option(metavar="DIR", help="Take programs from the system in DIR, not this one.")
+]
+_Sboms = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE", help="What it is made of: NAME.spdx.json or NAME.cdx.json; repeatable."
+    ),
+]
+_Kinds = Annotated[
+    list[str] | None,
+    typer.Option(help="Hang it on an OCI image too: spdx or cyclonedx; repeatable."),
+]
+_Checksums = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The digest of every file, for sha256sum -c.")
+]
+_References = Annotated[
+    list[str] | None,
+    typer.Option(metavar="REF", help="Send it there too, as HOST/NAME:TAG; repeatable."),
+]
+_CheckReproducible = Annotated[
+    bool, typer.Option("--check-reproducible", help="Build twice; 1 if the two differ.")
+]
+_ExitCode = Annotated[
+    bool, typer.Option("--exit-code", help="End with 1 if OUT is not what it was.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,124 +97,46 @@ def register(app: typer.Typer) -> None:
 
 def image(
     ctx: typer.Context,
-    domain: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DOMAIN",
-            help="A domain; with -m or -p, what its name would be.",
-            autocompletion=complete.domains,
-        ),
-    ] = None,
-    out: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUT", help="Where to; - is standard output.")
-    ] = "",
-    manifest: Annotated[
-        str | None, typer.Option("--manifest", "-m", metavar="FILE", help="Build this manifest.")
-    ] = None,
-    profile: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--profile",
-            "-p",
-            help="Build this profile; repeatable.",
-            autocompletion=complete.profiles,
-        ),
-    ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option("--format", "-f", help=f"One of {', '.join(Format)}; else as OUT ends."),
-    ] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option("--tag", "-t", help="A tag; repeatable. [default: latest]")
-    ] = None,
-    compression: Annotated[
-        str | None, typer.Option(help="Of layers and tar: gzip, zstd or none.")
-    ] = None,
-    arch: Annotated[
-        str | None, typer.Option(help="The architecture to write into it [default: this one].")
-    ] = None,
-    source_root: Annotated[
-        str, typer.Option(metavar="DIR", help="Take programs from the system in DIR, not this one.")
-    ] = "/",
-    sbom: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE", help="What it is made of: NAME.spdx.json or NAME.cdx.json; repeatable."
-        ),
-    ] = None,
-    attach: Annotated[
-        list[str] | None,
-        typer.Option(help="Hang it on an OCI image too: spdx or cyclonedx; repeatable."),
-    ] = None,
-    checksums: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The digest of every file, for sha256sum -c.")
-    ] = None,
-    push: Annotated[
-        list[str] | None,
-        typer.Option(metavar="REF", help="Send it there too, as HOST/NAME:TAG; repeatable."),
-    ] = None,
-    check_reproducible: Annotated[
-        bool, typer.Option("--check-reproducible", help="Build twice; 1 if the two differ.")
-    ] = False,
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="End with 1 if OUT is not what it was.")
-    ] = False,
+    domain: _Domain = None,
+    out: _Out = "",
+    manifest: _Manifest = None,
+    profile: _Profiles = None,
+    kind: _Kind = None,
+    tag: _Tags = None,
+    compression: _Compression = None,
+    arch: _Arch = None,
+    source_root: _SourceRoot = "/",
+    sbom: _Sboms = None,
+    attach: _Kinds = None,
+    checksums: _Checksums = None,
+    push: _References = None,
+    check_reproducible: _CheckReproducible = False,
+    exit_code: _ExitCode = False,
 ) -> None:
     """Write an image of a domain, or straight from a manifest: equal input makes equal bytes."""
     output: Output = ctx.obj
     wanted = _wanted(out, kind, tag or ["latest"], compression, arch)
-    options = Options(source_root=source_root)
-    boms = _boms(sbom or [])
-    attached = _attached(attach or [], wanted.format)
-    targets = _targets(push or [], wanted.format)
-    wish = _wish(output, domain, manifest, profile or [])
-    if wish is None and domain is None:
-        raise UsageError(
-            "cannot make an image: neither a domain nor a manifest is named",
-            hint="virt image domain1.com -o domain1.oci, or virt image -m FILE -o OUT",
-        )
+    order = Order(
+        wanted=wanted,
+        options=Options(source_root=source_root),
+        sboms=_sboms(sbom or []),
+        attached=_attached(attach or [], wanted.format),
+        targets=_targets(push or [], wanted.format),
+        checksums=checksums,
+        subject=_subject(output, domain, manifest, profile or []),
+    )
     root = output.settings.root
     images.require_place(wanted)
     output.tell_namespace()
-
-    def opened(advance: Advance) -> AbstractContextManager[Source]:
-        if wish is None:
-            return images.published(root, names.domain(domain or ""))
-        return images.built(root, wish, options, advance)
-
-    def other() -> tuple[Item, ...]:
-        with opened(lambda _more, _total: None) as source:
-            return images.look(source, wanted.epoch)
-
-    second = userns.apart(other) if check_reproducible else None
-    with (
-        output.progress(f"reading {domain or manifest or 'profiles'}") as advance,
-        opened(advance) as source,
-    ):
-        found = images.look(source, wanted.epoch)
-        if second is not None:
-            images.refuse_difference(found, second)
-        made = images.write(
-            source,
-            found,
-            wanted,
-            attachments=_attachments(attached, source, found, wanted, source_root),
-            advance=advance,
-        )
-        _write_beside(boms, checksums, source, found, wanted, source_root)
-    sent = [
-        (target, sending.push(
-            os.path.abspath(out), wanted.format, wanted.tags[0], target,
-            has_referrers=bool(attached),
-        ))
-        for target in targets
-    ]  # fmt: skip
-    _show(output, made, sent)
+    second = orders.again(root, order) if check_reproducible else None
+    with output.progress(f"reading {domain or manifest or 'profiles'}") as advance:
+        made = orders.fulfil(root, order, advance, second=second)
+    _show(output, made, orders.send(order))
     if exit_code and made.is_changed:
         raise typer.Exit(CheckFailed.exit_code)
 
 
-def _boms(files: list[str]) -> dict[str, str]:
+def _sboms(files: list[str]) -> dict[str, str]:
     """The kind of each file, by its name."""
     found = {}
     for file in files:
@@ -169,55 +150,34 @@ def _boms(files: list[str]) -> dict[str, str]:
     return found
 
 
-def _attached(kinds: list[str], kind: Format) -> list[str]:
+def _attached(kinds: list[str], kind: Format) -> tuple[str, ...]:
     unknown = [one for one in kinds if one not in images.SBOMS]
     if unknown:
         raise UsageError(f"cannot attach {unknown[0]}: there are {', '.join(images.SBOMS)}")
     if kinds and kind not in (Format.OCI, Format.OCI_ARCHIVE):
         raise UsageError(f"cannot attach to {kind}: only OCI images hold such documents")
-    return list(dict.fromkeys(kinds))
+    return tuple(dict.fromkeys(kinds))
 
 
-def _targets(references: list[str], kind: Format) -> list[str]:
+def _targets(references: list[str], kind: Format) -> tuple[str, ...]:
     if references and kind not in (Format.OCI, Format.OCI_ARCHIVE):
         raise UsageError(
             f"cannot push {kind}: only OCI images go to registries", hint="--format oci"
         )
-    return [sending.reference(text) for text in dict.fromkeys(references)]
+    return tuple(sending.reference(text) for text in dict.fromkeys(references))
 
 
-def _attachments(
-    kinds: list[str], source: Source, found: tuple[Item, ...], wanted: Wanted, source_root: str
-) -> list[Attachment]:
-    if not kinds:
-        return []
-    bill = images.bill(source, found, wanted.epoch, source_root=source_root)
-    return [images.SBOMS[kind](bill) for kind in kinds]
-
-
-def _write_beside(
-    boms: dict[str, str],
-    checksums: str | None,
-    source: Source,
-    found: tuple[Item, ...],
-    wanted: Wanted,
-    source_root: str,
-) -> None:
-    """The documents that lie beside an image."""
-    if boms:
-        bill = images.bill(source, found, wanted.epoch, source_root=source_root)
-        for file, kind in boms.items():
-            images.save(file, images.SBOMS[kind](bill).content)
-    if checksums is not None:
-        images.save(checksums, items.checksums(found).encode("utf-8", "surrogateescape"))
-
-
-def _wish(
+def _subject(
     output: Output, domain: str | None, manifest: str | None, profiles: list[str]
-) -> Wish | None:
-    """What to build, or None where a domain that is there is meant."""
+) -> str | Wish:
+    """A domain that is there, or what to build."""
     if manifest is None and not profiles:
-        return None
+        if domain is None:
+            raise UsageError(
+                "cannot make an image: neither a domain nor a manifest is named",
+                hint="virt image domain1.com -o domain1.oci, or virt image -m FILE -o OUT",
+            )
+        return names.domain(domain)
     name = names.domain(domain) if domain else _name(manifest)
     loaded = load(
         name,

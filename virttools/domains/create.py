@@ -10,7 +10,7 @@ from virttools.devlog import places
 from virttools.devlog import sockets as log_sockets
 from virttools.domains import devlogs, hooks, ids, neighbours, scrubbing
 from virttools.domains.neighbours import Neighbours
-from virttools.domains.wish import Wish
+from virttools.domains.wish import Advance, Options, Wish
 from virttools.enter import userns
 from virttools.errors import DomainExists
 from virttools.host import templates
@@ -28,17 +28,6 @@ from virttools.tree.root import Root, open_root
 
 _BATCH = 32
 """Domains built before one syncfs and their renames: bounds open descriptors, and what a crash throws away."""
-
-Advance = Callable[[int, int], None]
-"""Told, while something long runs, how many more actions are done, and of how many in all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Where facts come from: "/" or a folder that holds another system; "own" resolver or "ldd"."""
-
-    source_root: str = "/"
-    resolver: str = "own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

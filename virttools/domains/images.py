@@ -7,18 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from virttools.domains import create as creating
-from virttools.domains import scrubbing
-from virttools.domains.create import Advance, Options
-from virttools.domains.wish import Wish
+from virttools.domains.wish import Advance, Options, Wish
 from virttools.enter import accounts, userns
 from virttools.errors import CheckFailed, ConfigError, ManifestError, UsageError
-from virttools.host.packages import Packages
-from virttools.host.sysroot import Sysroot
 from virttools.image import (
     archives,
     assemble,
-    cyclonedx,
     differences,
     documents,
     folder,
@@ -26,7 +20,6 @@ from virttools.image import (
     items,
     layout,
     output,
-    spdx,
     walk,
 )
 from virttools.image import bill as drawing
@@ -45,10 +38,19 @@ from virttools.tree.root import open_root
 _LONGEST_ACCOUNTS = 16 << 20
 
 
-SBOMS: Mapping[str, Callable[[Bill], Attachment]] = {
-    "spdx": lambda bill: Attachment(spdx.MEDIA_TYPE, spdx.document(bill)),
-    "cyclonedx": lambda bill: Attachment(cyclonedx.MEDIA_TYPE, cyclonedx.document(bill)),
-}
+def _spdx(bill: Bill) -> Attachment:
+    from virttools.image import spdx
+
+    return Attachment(spdx.MEDIA_TYPE, spdx.document(bill))
+
+
+def _cyclonedx(bill: Bill) -> Attachment:
+    from virttools.image import cyclonedx
+
+    return Attachment(cyclonedx.MEDIA_TYPE, cyclonedx.document(bill))
+
+
+SBOMS: Mapping[str, Callable[[Bill], Attachment]] = {"spdx": _spdx, "cyclonedx": _cyclonedx}
 """The documents that say what an image is made of."""
 
 
@@ -109,6 +111,8 @@ class Made:
 @contextmanager
 def published(root_path: str, domain: str) -> Generator[Source, None, None]:
     """A domain as it is now, for a `with`. Raises UnknownDomain, Busy, SecretFound."""
+    from virttools.domains import scrubbing
+
     with observed(root_path, domain) as source:
         as_shipped = items.as_shipped(source.items, source.record.entries)
         scrubbing.refuse_secrets(
@@ -135,6 +139,8 @@ def built(
     root_path: str, wish: Wish, options: Options, advance: Advance
 ) -> Generator[Source, None, None]:
     """The tree of a manifest, for a `with`; nothing stays of it. Raises as `create` does."""
+    from virttools.domains import create as creating
+
     with creating.unpublished(root_path, wish, options, advance=advance) as (made, record, _):
         yield Source(made.tree_fd, record, wish.loaded.manifest, walk.items(made.tree_fd))
 
@@ -147,6 +153,9 @@ def look(source: Source, epoch: int) -> tuple[Item, ...]:
 
 def bill(source: Source, found: Sequence[Item], epoch: int, *, source_root: str = "/") -> Bill:
     """What an image of it is made of. source_root: the system that its packages came from."""
+    from virttools.host.packages import Packages
+    from virttools.host.sysroot import Sysroot
+
     sysroot = Sysroot(source_root)
     packages = Packages(sysroot)
     names = sorted({entry.package for entry in source.record.entries if entry.package})

@@ -1,9 +1,21 @@
-"""A domain to create, and the manifest for it."""
+"""What is to be built: a domain, the manifest for it, and where its files come from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from virttools.manifest.load import Loaded, with_uid_base
 from virttools.manifest.model import UidBase
+
+Advance = Callable[[int, int], None]
+"""Told, while something long runs, how many more actions are done, and of how many in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Where facts come from: "/" or a folder that holds another system; "own" resolver or "ldd"."""
+
+    source_root: str = "/"
+    resolver: str = "own"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from virttools.image.bill import Bill, File, Part
 from virttools.image.documents import encode
 
 if TYPE_CHECKING:
-    from spdx_tools.spdx.model import Document, Package
+    from spdx_tools.spdx.model import CreationInfo, Document, Package
     from spdx_tools.spdx.model import File as SpdxFile
 
 MEDIA_TYPE = "application/spdx+json"
@@ -34,20 +34,53 @@ def document(bill: Bill) -> bytes:
 
 
 def _document(bill: Bill) -> "Document":
+    from spdx_tools.spdx.model import Document, Relationship, RelationshipType
+
+    packages: list[Package] = [_image(bill)]
+    files: list[SpdxFile] = []
+    relationships = [
+        Relationship("SPDXRef-DOCUMENT", RelationshipType.DESCRIBES, "SPDXRef-Image"),
+    ]
+
+    def contains(whole: str, part: str) -> None:
+        relationships.append(Relationship(whole, RelationshipType.CONTAINS, part))
+
+    def hold(whole: str, found: "list[SpdxFile]") -> None:
+        for file in found:
+            files.append(file)
+            contains(whole, file.spdx_id)
+
+    for number, part in enumerate(bill.parts):
+        package = _package(number, part, bill.distribution)
+        packages.append(package)
+        contains("SPDXRef-Image", package.spdx_id)
+        hold(package.spdx_id, _files(part.files))
+    hold("SPDXRef-Image", _files(bill.own))
+    return Document(_info(bill), packages=packages, files=files, relationships=relationships)
+
+
+def _info(bill: Bill) -> "CreationInfo":
+    from spdx_tools.spdx.model import Actor, ActorType, CreationInfo
+
+    return CreationInfo(
+        spdx_version="SPDX-2.3",
+        spdx_id="SPDXRef-DOCUMENT",
+        name=bill.name,
+        document_namespace=f"{_NAMESPACE}/{bill.name}-{bill.identity}",
+        creators=[Actor(ActorType.TOOL, f"virttools-{__version__}")],
+        created=datetime.fromtimestamp(bill.epoch, UTC).replace(tzinfo=None),
+    )
+
+
+def _image(bill: Bill) -> "Package":
     from spdx_tools.spdx.model import (
-        Actor,
-        ActorType,
-        CreationInfo,
-        Document,
         Package,
         PackagePurpose,
         PackageVerificationCode,
-        Relationship,
-        RelationshipType,
         SpdxNoAssertion,
     )
 
-    image = Package(
+    return Package(
         spdx_id="SPDXRef-Image",
         name=bill.name,
         version=bill.identity[:12],
@@ -59,35 +92,6 @@ def _document(bill: Bill) -> "Document":
         copyright_text=SpdxNoAssertion(),
         primary_package_purpose=PackagePurpose.CONTAINER,
     )
-    packages, files = [image], []
-    relationships = [
-        Relationship("SPDXRef-DOCUMENT", RelationshipType.DESCRIBES, "SPDXRef-Image"),
-    ]
-    for number, part in enumerate(bill.parts):
-        package = _package(number, part, bill.distribution)
-        packages.append(package)
-        relationships.append(
-            Relationship("SPDXRef-Image", RelationshipType.CONTAINS, package.spdx_id)
-        )
-        for found in _files(part.files):
-            files.append(found)
-            relationships.append(
-                Relationship(package.spdx_id, RelationshipType.CONTAINS, found.spdx_id)
-            )
-    for found in _files(bill.own):
-        files.append(found)
-        relationships.append(
-            Relationship("SPDXRef-Image", RelationshipType.CONTAINS, found.spdx_id)
-        )
-    info = CreationInfo(
-        spdx_version="SPDX-2.3",
-        spdx_id="SPDXRef-DOCUMENT",
-        name=bill.name,
-        document_namespace=f"{_NAMESPACE}/{bill.name}-{bill.identity}",
-        creators=[Actor(ActorType.TOOL, f"virttools-{__version__}")],
-        created=datetime.fromtimestamp(bill.epoch, UTC).replace(tzinfo=None),
-    )
-    return Document(info, packages=packages, files=files, relationships=relationships)
 
 
 def _package(number: int, part: Part, distribution: str) -> "Package":
