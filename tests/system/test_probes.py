@@ -126,6 +126,7 @@ def test_a_hostile_tree_does_no_harm(served: Virt, tmp_path: Path) -> None:
             Path(f"{path}.aside").rename(path)
     assert done.status == 1
     assert done.out == "pop3\t110\tfailed\tlogin: y\n"
+    assert done.err.endswith("doctor d1.example` looks for the cause\n")
     assert "\x1b" not in done.out + done.err
     assert outside.read_text() == "mine\n"
     assert list(tmp_path.iterdir()) == [outside]

@@ -98,13 +98,15 @@ def _show(output: Output, domain: str, report: Report) -> None:
             output.note(f"{one.service}: {line}")
     if any(one.is_live and not one.is_ok for one in report.outcomes):
         output.note(f"`virt log tail --domain {domain}` tells what its programs said")
-    idle = [one.service for one in report.outcomes if one.is_ok and not one.is_live]
+    idle = dict.fromkeys(one.service for one in report.outcomes if one.is_ok and not one.is_live)
     if idle:
         output.note(f"nobody answers for the domain now: {', '.join(idle)}; `virt serve` does")
     for name in report.untried:
         output.note(f"not tried, since no probe says how: {name}")
     if report.missing:
         output.note(f"hint: `{output.virt()} doctor {domain}` tells what puts each of them back")
+    elif any(not one.is_ok and not one.causes for one in report.outcomes):
+        output.note(f"hint: `{output.virt()} doctor {domain}` looks for the cause")
 
 
 def _row(one: Outcome) -> tuple[str, str, str, str]:
