@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from virttools.errors import ManifestError
 from virttools.manifest.load import reload
 from virttools.manifest.model import Group, Layer, Manifest, Origin, User
-from virttools.tree.accounts import SPAN, Accounts, number
+from virttools.tree.accounts import Accounts, number
+from virttools.tree.ranges import SPAN
 
 
 def numbered(text: str) -> Accounts:

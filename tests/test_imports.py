@@ -123,3 +123,11 @@ def registered(virt: typer.Typer) -> list[str]:
     group = typer.main.get_command(virt)
     assert isinstance(group, typer.core.TyperGroup)
     return list(group.commands)
+
+
+def test_what_only_looks_at_trees_loads_no_builder(bare: set[str]) -> None:
+    """An image of a domain that is there needs the scan for secrets, and nothing of planning or building."""
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import virttools.domains.orders, virttools.domains.scrubbing"
+    building = {"virttools.domains.create", "virttools.host.survey", "virttools.tree.apply"}
+    building |= {"virttools.tree.actions", "virttools.tree.plan"}
+    assert loaded("-c", code, str(REPOSITORY)) & building == set()

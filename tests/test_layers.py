@@ -43,7 +43,7 @@ MODULES = {
         host.closure host.elf host.gather host.ldso host.packages host.program host.search
         host.surroundings host.survey host.sysroot host.templates
         tree.describe tree.ids scrub.inspection scrub.lookers tree.processes scrub.reach scrub.secrets
-        tree.users scrub.view
+        tree.users scrub.planned scrub.view
         enter.inside enter.marker enter.program enter.roster
         image.walk image.intended image.reading
         devlog.attribution devlog.cgroups devlog.reader devlog.staleness

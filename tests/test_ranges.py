@@ -11,8 +11,7 @@ from virttools.errors import HostLacks
 from virttools.host import idranges
 from virttools.host.sysroot import Sysroot
 from virttools.tree import ranges
-from virttools.tree.accounts import SPAN
-from virttools.tree.ranges import POOLS, Held
+from virttools.tree.ranges import POOLS, SPAN, Held
 
 _SPANS = 12
 _ids = st.tuples(st.integers(0, _SPANS * SPAN), st.integers(0, 3 * SPAN)).map(

@@ -18,8 +18,9 @@ from virttools.manifest.model import Origin
 from virttools.scrub.findings import Context, Finding
 from virttools.scrub.globs import Paths
 from virttools.scrub.operations import BY_NAME, OPERATIONS
+from virttools.scrub.planned import PlanView
 from virttools.scrub.search import find, mend, mended, select
-from virttools.scrub.view import PlanView, TreeView, View, read
+from virttools.scrub.view import TreeView, View, read
 from virttools.tree.actions import CopyFile, LinkFile, MakeDir, MakeSymlink, Plan, WriteFile
 
 HASH = "$6$saltsalt$" + "h" * 86

@@ -17,9 +17,10 @@ from virttools.scrub import shapes
 from virttools.scrub.findings import Context
 from virttools.scrub.inspection import Cache
 from virttools.scrub.neighbours import Neighbours, words, words_of_program
+from virttools.scrub.planned import PlanView
 from virttools.scrub.search import find, mended, select
 from virttools.scrub.secrets import scan
-from virttools.scrub.view import WINDOW, BuiltView, PlanView, TreeView
+from virttools.scrub.view import WINDOW, BuiltView, TreeView
 from virttools.tree.actions import CopyFile, Plan
 from virttools.tree.record import Entry
 

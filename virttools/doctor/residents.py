@@ -7,7 +7,8 @@ from virttools.doctor.facts import Machine, Resident, Tree
 from virttools.doctor.finding import Fault
 from virttools.manifest.model import Daemon, Service
 from virttools.tree import ranges
-from virttools.tree.accounts import FIRST, SPAN, number
+from virttools.tree.accounts import FIRST, number
+from virttools.tree.ranges import SPAN
 
 _NOBODY = 65534
 

@@ -9,9 +9,8 @@ from virttools.errors import Busy, HostLacks, UnknownDomain
 from virttools.host import idranges
 from virttools.host.sysroot import Sysroot
 from virttools.tree import chosen, ids, kept, ranges
-from virttools.tree.accounts import SPAN
 from virttools.tree.chosen import Holding
-from virttools.tree.ranges import POOLS, Held, Known
+from virttools.tree.ranges import POOLS, SPAN, Held, Known
 from virttools.tree.root import Root, open_root
 
 

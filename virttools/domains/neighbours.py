@@ -1,12 +1,12 @@
 """The other domains of this machine: their names and addresses, which no tree but their own may hold."""
 
-import socket
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
 from virttools.errors import DomainExists, UnknownDomain
 from virttools.scrub.findings import Context
-from virttools.tree.accounts import SPAN
+from virttools.tree.ranges import SPAN
 from virttools.tree.record import Head
 from virttools.tree.root import Root, open_root
 
@@ -29,7 +29,7 @@ class Neighbours:
         self._own = addresses
         self._names = tuple(addresses)
         self._addresses = tuple(one for its in addresses.values() for one in its)
-        fqdn = socket.gethostname()
+        fqdn = os.uname().nodename
         # A bare word is nobody's secret.
         self._host_names = (fqdn,) if "." in fqdn else ()
 

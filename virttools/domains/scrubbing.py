@@ -13,12 +13,16 @@ from virttools.scrub import search as scrubber
 from virttools.scrub import secrets
 from virttools.scrub.findings import Context, Finding
 from virttools.scrub.inspection import Cache
-from virttools.scrub.view import BuiltView, PlanView, TreeView, View
+from virttools.scrub.view import BuiltView, TreeView, View
 from virttools.tree import describe
-from virttools.tree.actions import Plan
-from virttools.tree.apply import Built
 from virttools.tree.record import Entry, Record
 from virttools.tree.root import open_root
+
+# What builds a tree is half of all modules, and a living tree needs none of them.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from virttools.tree.actions import Plan
+    from virttools.tree.apply import Built
 
 Findings = tuple[Finding, ...]
 
@@ -35,14 +39,16 @@ _seen: Cache = {}
 """What the scan learnt of files that many trees share; lives as long as the process."""
 
 
-def foresee(plan: Plan, manifest: Manifest, around: Neighbours) -> tuple[Findings, Findings]:
+def foresee(plan: "Plan", manifest: Manifest, around: Neighbours) -> tuple[Findings, Findings]:
     """What scrub would mend in the tree of that plan, and what would then fail the build."""
+    from virttools.scrub.planned import PlanView
+
     context = _context(plan.domain, manifest, around)
     return _look(PlanView(plan), context, _selected(manifest), manifest.scrub.keep)
 
 
 def clean(
-    built: Built, manifest: Manifest, around: Neighbours, *, hooked: bool
+    built: "Built", manifest: Manifest, around: Neighbours, *, hooked: bool
 ) -> tuple[Findings, tuple[Entry, ...]]:
     """Scrub a staging tree and scan it; returns what was mended and the entries as they are now.
 

@@ -13,7 +13,7 @@ from errno import ENOENT, ENOTDIR
 from typing import Self
 
 from virttools.errors import ApplyError, Busy, DomainExists, ManifestError
-from virttools.image import documents, reading
+from virttools.image import documents
 from virttools.image.documents import Descriptor
 from virttools.image.pack import Hashing
 
@@ -145,7 +145,7 @@ class Layout:
 
 def require(path: str) -> None:
     """Raise DomainExists where that folder is no layout."""
-    if not reading.is_layout(path):
+    if not os.path.isfile(os.path.join(path, "oci-layout")):
         raise DomainExists(
             f"cannot write {path}: it is there already, and no OCI image layout",
             hint="name a folder that is not there, or an image layout to add to",

@@ -40,11 +40,6 @@ Opening = Callable[[str], IO[bytes]]
 """Opens a file of an image by its name in there. Raises KeyError, OSError."""
 
 
-def is_layout(path: str) -> bool:
-    """Whether that folder says that it is an OCI image layout."""
-    return os.path.isfile(os.path.join(path, "oci-layout"))
-
-
 def items(path: str, tag: str | None = None) -> tuple[Item, ...]:
     """Everything that an image holds. tag: of a layout or an archive with several.
 
@@ -62,7 +57,7 @@ def items(path: str, tag: str | None = None) -> tuple[Item, ...]:
 
 def _items(path: str, tag: str | None) -> tuple[Item, ...]:
     if os.path.isdir(path):
-        if is_layout(path):
+        if os.path.isfile(os.path.join(path, "oci-layout")):
             return _of_layout(path, tag, lambda name: open(os.path.join(path, name), "rb"))
         return _of_folder(path)
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

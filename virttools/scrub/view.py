@@ -1,4 +1,4 @@
-"""Reads a tree, whether planned, just built or living, as paths with types and contents. Changes nothing."""
+"""Reads a tree, whether just built or living, as paths with types and contents. Changes nothing."""
 
 import os
 import stat
@@ -11,17 +11,6 @@ from virttools.host.facts import Kind
 from virttools.scrub import reach
 from virttools.scrub.findings import Mends, printable
 from virttools.tree import beneath
-from virttools.tree.actions import (
-    Action,
-    CopyFile,
-    LinkFile,
-    LinkSocket,
-    MakeDir,
-    MakeNode,
-    MakeSymlink,
-    Plan,
-    WriteFile,
-)
 from virttools.tree.record import Entry
 
 WINDOW = 4 << 20
@@ -29,8 +18,6 @@ WINDOW = 4 << 20
 
 LONGEST_TEXT = 64 << 20
 """Bytes of a file that is looked at, or mended, line by line."""
-
-_IDENTITY_LIMIT = 1 << 16
 
 
 class ViewFile(NamedTuple):
@@ -73,58 +60,6 @@ def read(view: View, path: str) -> bytes:
         if len(found) >= LONGEST_TEXT:
             return found[:LONGEST_TEXT]
     return found
-
-
-class PlanView:
-    """The tree that a plan would make, read from the host's files and the plan's own texts."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._actions = {action.path: action for action in plan.actions}
-        self._entries: tuple[ViewFile, ...] | None = None
-
-    def entries(self) -> Sequence[ViewFile]:
-        if self._entries is None:
-            self._entries = tuple(self._file(path) for path in sorted(self._actions))
-        return self._entries
-
-    def windows(self, path: str) -> Iterator[bytes]:
-        match self._content(path):
-            case WriteFile(content=content):
-                yield content
-            case CopyFile(source=source):
-                yield from _host_windows(os.fspath(source))
-            case _:
-                return
-
-    def _content(self, path: str) -> Action | None:
-        """The action whose content `path` has: links among the plan's files are followed."""
-        action = self._actions.get(path)
-        while isinstance(action, LinkFile):
-            action = self._actions.get(action.existing)
-        return action
-
-    def _file(self, path: str) -> ViewFile:
-        action = self._content(path)
-        match action:
-            case CopyFile():
-                return ViewFile(
-                    path, Kind.FILE, action.mode, action.uid, action.gid, action.size,
-                    identity=action.identity, public=action.md5,
-                )  # fmt: skip
-            case WriteFile(content=content):
-                identity = content if len(content) <= _IDENTITY_LIMIT else None
-                return ViewFile(
-                    path, Kind.FILE, action.mode, action.uid, action.gid, len(content),
-                    identity=identity,
-                )  # fmt: skip
-            case MakeDir():
-                return ViewFile(path, Kind.DIRECTORY, action.mode, action.uid, action.gid)
-            case MakeNode():
-                return ViewFile(path, Kind.DEVICE, action.mode, action.uid, action.gid)
-            case MakeSymlink(target=target):
-                return ViewFile(path, Kind.SYMLINK, 0o777, 0, 0, target=target)
-            case LinkSocket() | LinkFile() | None:
-                return ViewFile(path, Kind.SOCKET, 0, 0, 0)
 
 
 class BuiltView:
@@ -262,28 +197,17 @@ def _identity(status: os.stat_result) -> Hashable:
 def _tree_windows(tree_fd: int, path: str) -> Iterator[bytes]:
     try:
         with reach.regular(tree_fd, path, os.O_RDONLY | os.O_NONBLOCK) as fd:
-            yield from _blocks(fd)
+            yield from blocks(fd)
     except OSError as error:
         if error.errno not in reach.CHANGED:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
 
 
-def _host_windows(path: str) -> Iterator[bytes]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    try:
-        yield from _blocks(fd)
-    finally:
-        os.close(fd)
-
-
-def _unreadable(path: str, error: OSError) -> ApplyError:
+def unreadable(path: str, error: OSError) -> ApplyError:
     return ApplyError(f"cannot read {printable(path)}: {error.strerror}")
 
 
-def _blocks(fd: int) -> Iterator[bytes]:
+def blocks(fd: int) -> Iterator[bytes]:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         return

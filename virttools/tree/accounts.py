@@ -12,12 +12,10 @@ from typing import TypeVar
 
 from virttools.errors import ManifestError, Problem
 from virttools.manifest.model import Group, HomeLayout, Manifest, Origin, User
+from virttools.tree.ranges import SPAN
 
 FIRST = 1000
 """The first number for accounts that ask for none: UID_MIN of login.defs(5), as Debian has it."""
-
-SPAN = 65536
-"""How many ids a tree with a `uid_base` owns, from there on; user namespaces are cut likewise."""
 
 _LAST_ID = 2**32 - 2
 """The largest id: (uid_t) -1 means "leave it" to chown(2)."""

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from virttools.tree.accounts import SPAN
+SPAN = 65536
+"""How many ids a tree with a `uid_base` owns, from there on; user namespaces are cut likewise."""
 
 POOLS = (range(1 << 20, 1 << 31), range(SPAN, 1 << 20))
 """Where ranges are chosen, best first.
