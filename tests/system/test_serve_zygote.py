@@ -286,7 +286,7 @@ def test_a_zygote_that_is_killed_is_started_again(running: Server) -> None:
     parent = int(ask(ADDRESS, PORTS["root"]).split()[1])
     before = {ask(ADDRESS, PORTS["root"]) for _ in range(20)}
     assert parent > 1
-    until(lambda: has_spares("/srv/threads"), "nothing is forked ahead")
+    await_spares(running)
     pids = zygotes("/srv/threads")
     for pid in set(pids) - set(spares("/srv/threads")):
         os.kill(pid, signal.SIGKILL)
@@ -311,13 +311,19 @@ def zygotes(script: str) -> list[int]:
 def test_what_is_forked_ahead_may_be_killed(running: Server) -> None:
     """The zygote forks another, and serves on."""
     before = {ask(ADDRESS, PORTS["root"]) for _ in range(20)}
-    until(lambda: has_spares("/srv/threads"), "nothing is forked ahead")
+    await_spares(running)
     killed = set(spares("/srv/threads"))
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     until(lambda: not killed & set(zygotes("/srv/threads")), "they are still there")
     until(lambda: has_spares("/srv/threads"), "no other is forked")
     assert {ask(ADDRESS, PORTS["root"]) for _ in range(20)} <= before
+
+
+def await_spares(running: Server) -> None:
+    """Wait until all that were asked have ended, and others are ready."""
+    until(lambda: live(running, "root", "one.test") == 0, "all ends are told")
+    until(lambda: has_spares("/srv/threads"), "one is forked ahead")
 
 
 def has_spares(script: str) -> bool:
