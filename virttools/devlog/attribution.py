@@ -3,6 +3,7 @@
 Never by a pid alone, which another process may have by now: what cannot be proven is unknown.
 """
 
+import fcntl  # noqa: F401  linux.pidfd_cgroup takes it when who asks is root no more, and may not reach it
 import os
 import select
 import time
