@@ -157,7 +157,8 @@ def test_domains_come_and_go_without_a_reload(virt: Virt, create: Create, tmp_pa
 
     Half a domain, and one that declares nothing, change nothing.
     """
-    create("d1.test", "127.0.10.1", service("cat", PORT, "exec cat"))
+    bad = service("bad", PORT + 2, "true", 'user = "ghost"')
+    create("d1.test", "127.0.10.1", service("cat", PORT, "exec cat") + bad)
     with serving(virt.root, tmp_path) as server, connect("127.0.10.1", PORT) as early:
         early.sendall(b"before ")
         until(lambda: server.service("cat", "d1.test")["live"] == 1, "it is counted")
@@ -176,6 +177,7 @@ def test_domains_come_and_go_without_a_reload(virt: Virt, create: Create, tmp_pa
         early.shutdown(socket.SHUT_WR)
         assert read(early) == "before after"
         (virt.root / "half.test").rmdir()
+        assert server.log.read_text().count("bad of d1.test is not served: its user ghost") == 1
 
 
 def is_refused(address: str, port: int) -> bool:
