@@ -128,3 +128,13 @@ def test_modes_are_permissions_with_set_id_bits(tmp_path: Path) -> None:
     (tmp_path / "su").chmod(0o6755)
     assert found(tmp_path)["su"].mode == 0o6755
     assert stat.S_IMODE((tmp_path / "su").stat().st_mode) == 0o6755
+
+
+def test_terabytes_of_a_hole_are_not_read(tmp_path: Path) -> None:
+    """A file that says more than its disk has is told, at once; a hole that a disk could fill is content."""
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 43)
+    with pytest.raises(ApplyError, match="cannot read /huge: it says 8796093022208 bytes"):
+        found(tmp_path)
+    os.truncate(tmp_path / "huge", 1 << 20)
+    assert found(tmp_path)["huge"].size == 1 << 20

@@ -123,6 +123,7 @@ def _read(tree_fd: int, item: Item, seen: os.stat_result, advance: Advance) -> I
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != (seen.st_dev, seen.st_ino):
             raise changed(item.path)
+        _refuse_hole(fd, status, item.path)
         digest, left = hashlib.sha256(), status.st_size
         while left and (block := os.read(fd, min(left, _BLOCK))):
             digest.update(block)
@@ -131,6 +132,17 @@ def _read(tree_fd: int, item: Item, seen: os.stat_result, advance: Advance) -> I
             raise changed(item.path)
         advance(status.st_size)
         return replace(item, size=status.st_size, sha256=digest.hexdigest(), xattrs=_xattrs(fd))
+
+
+def _refuse_hole(fd: int, status: os.stat_result, path: str) -> None:
+    """A tenant makes a file of terabytes at no cost: to read its zeros would take us hours."""
+    disk = os.fstatvfs(fd)
+    whole = disk.f_blocks * disk.f_frsize
+    if 0 < whole < status.st_size and status.st_blocks * 512 < status.st_size // 2:
+        raise ApplyError(
+            f"cannot read /{printable(path)}: it says {status.st_size} bytes, more than its disk has",
+            hint="it is mostly a hole: look who made it, and remove or truncate it",
+        )
 
 
 def _read_directory(tree_fd: int, item: Item) -> Item:
