@@ -53,7 +53,12 @@ def compiled(script: str) -> bytes:
     Raises EOFError where it cannot be compiled.
     """
     read_fd, write_fd = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(read_fd)
+        os.close(write_fd)
+        raise
     if pid == 0:
         status = 1
         try:
@@ -120,9 +125,12 @@ class Zygote:
         self.spare = 0
         self.is_open = True
         self.has_served = False
+        self.is_old = False
         self.null_fd = os.dup(0)
         self.told_fd, self.tell_fd = os.pipe()
         os.set_blocking(self.told_fd, False)
+        # Before a module may start a thread: what that one does not block, it would take, or die of.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, EVENTS)
         self.code = None
         before = dict(os.environb)
         self.seen = {script: stamp(script)}
@@ -132,7 +140,6 @@ class Zygote:
         except (OSError, EOFError):
             pass  # it is run as it is, and says what is wrong
         self.changes = changes(before)
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, EVENTS)
         self.prepare()
         gc.collect()
         gc.freeze()
@@ -174,6 +181,8 @@ class Zygote:
                 self.serve()
             self.hear()
             self.reap()
+            if self.is_old:
+                self.begin_anew()
 
     def serve(self) -> None:
         """Hear the spawner where no spare does: the first time, for what all forks are to have of it."""
@@ -201,8 +210,7 @@ class Zygote:
             become(self, None if is_new else self.code, fd, (path, argv, env))
         os.close(fd)
         self.live[pid] = number
-        if is_new:
-            self.begin_anew()
+        self.is_old = is_new
 
     def is_new(self) -> bool:
         """Whether what was loaded is another one now."""
@@ -233,8 +241,7 @@ class Zygote:
             else:
                 self.live[self.spare] = number
                 self.spare = 0
-                if what == ANEW:
-                    self.begin_anew()
+                self.is_old = what == ANEW
 
     def begin_anew(self) -> None:
         """Load what is there now: in the same process, whose children stay its own."""
