@@ -91,6 +91,12 @@ def _refusal(where: str, error: OSError) -> Busy | ApplyError:
             f"cannot delete {shown}: something is mounted there",
             hint="unmount it; the next `virt create` or `virt remove` deletes what is left",
         )
+    if error.errno == EPERM and os.geteuid() == 0:
+        return ApplyError(
+            f"cannot delete {shown}: {error.strerror}",
+            hint="a flag of lsattr(1) may hold it: `chattr -ia` takes it; the next `virt create` or"
+            " `virt remove` deletes what is left",
+        )
     return ApplyError(
         f"cannot delete {shown}: {error.strerror}",
         hint="the next `virt create` or `virt remove` tries again",
