@@ -14,6 +14,9 @@ from typing import Any
 from tests.system import processes
 from tests.system.calls import VIRT
 from tests.system.waiting import PATIENCE, until
+from virttools.cli import serve
+from virttools.serve import asking
+from virttools.serve.places import SOCKET
 
 
 class Server:
@@ -35,9 +38,16 @@ class Server:
         os.kill(self.process.pid, number)
 
     def reload(self) -> None:
+        """Have it reload, and wait until that is over, and what it does by itself meanwhile."""
         done = self.log.read_text().count("reloaded: ")
         self.signal(signal.SIGHUP)
         self.wait_for("reloaded: ", done + 1)
+        if (self.root / SOCKET).exists():  # else nobody can ask it
+            until(lambda: not self._is_reloading(), "the reload is over")
+
+    def _is_reloading(self) -> bool:
+        told = asking.ask(str(self.root / SOCKET))
+        return told is not None and serve._read_status(told).is_reloading
 
     def status(self) -> Any:  # noqa: ANN401  JSON
         """What `virt serve --status` tells."""
