@@ -481,6 +481,7 @@ class TestNothingHalf:
         with ground.mounted(tmp_path / "tiny", "-t", "tmpfs", "-o", "size=256k,mode=0755", "none"):
             done = virt("image", "-m", small, "-o", f"{tmp_path}/tiny/out", "-f", kind)
             assert (done.status, "No space left on device" in done.err) == (74, True), done.err
+            assert "cannot read" not in done.err
             assert list((tmp_path / "tiny").iterdir()) == []
 
     def test_a_kill_at_any_moment_leaves_the_old_or_the_new(
@@ -628,6 +629,18 @@ class TestTheCommand:
             == documents(tmp_path / "a.oci")[1]["rootfs"]["diff_ids"][0]
         )
 
+    def test_a_place_that_is_not_there_is_told_before_the_build(
+        self, virt: Virt, small: str, tmp_path: Path
+    ) -> None:
+        """Also one of a document; and a slash behind OUT, as a shell completes it, hides no format."""
+        absent = f"{tmp_path}/absent"
+        done = virt("image", "-m", small, "-o", f"{tmp_path}/a.oci/", "--checksums", f"{absent}/x")
+        assert (done.status, done.err) == (
+            74,
+            f"virt: cannot write {absent}/x: {absent}: No such file or directory\n",
+        )
+        assert not (tmp_path / "a.oci").exists()
+
     @pytest.mark.parametrize(
         ("words", "said"),
         [
@@ -640,6 +653,7 @@ class TestTheCommand:
             (("domain1.com", "-o", "x.tar", "--compression", "lzma"), "there are gzip, zstd, none"),
             (("domain1.com", "-o", "x.tar", "--attach", "spdx"), "only OCI images hold"),
             (("domain1.com", "-o", "x.oci", "--sbom", "x.json"), "ends neither in .spdx.json"),
+            (("domain1.com", "-o", "x.tar", "--checksums", "./x.tar"), "goes there too"),
         ],
     )
     def test_a_call_that_makes_no_sense_is_status_2(

@@ -126,7 +126,7 @@ def image(
         subject=_subject(output, domain, manifest, profile or []),
     )
     root = output.settings.root
-    images.require_place(wanted)
+    orders.require_places(order)
     output.tell_namespace()
     second = orders.again(root, order) if check_reproducible else None
     with output.progress(f"reading {domain or manifest or 'profiles'}") as advance:
@@ -215,7 +215,7 @@ def _wanted(
 def _format(out: str, kind: str | None) -> Format:
     if kind is None:
         for ending, found in _ENDINGS:
-            if re.search(f"(?:{ending})$", out):
+            if re.search(f"(?:{ending})/*$", out):
                 return found
         raise UsageError(
             f"cannot tell a format by the name {out}", hint=f"--format {', '.join(Format)}"

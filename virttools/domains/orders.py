@@ -9,7 +9,8 @@ from virttools.domains import images
 from virttools.domains.images import Made, Source, Wanted
 from virttools.domains.wish import Advance, Options, Wish
 from virttools.enter import userns
-from virttools.image import items
+from virttools.errors import UsageError
+from virttools.image import items, output
 from virttools.image import push as sending
 from virttools.image.documents import Attachment
 from virttools.image.items import Item
@@ -30,6 +31,20 @@ class Order:
     attached: tuple[str, ...] = ()
     checksums: str | None = None
     targets: tuple[str, ...] = ()
+
+
+def require_places(order: Order) -> None:
+    """Refuse before anything is built what could not be written. Raises DomainExists, UsageError, ApplyError."""
+    images.require_place(order.wanted)
+    places = {os.path.realpath(order.wanted.out): order.wanted.out}
+    for file in (*order.sboms, *filter(None, [order.checksums])):
+        output.require_file(file)
+        other = places.setdefault(os.path.realpath(file), file)
+        if other is not file:
+            raise UsageError(
+                f"cannot write {file}: something else of this call goes there too",
+                hint="name another file for one of them",
+            )
 
 
 def again(root: str, order: Order) -> tuple[Item, ...]:

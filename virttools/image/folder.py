@@ -62,22 +62,9 @@ def _make(target_fd: int, tree_fd: int, item: Item) -> None:
 
 
 def _copy(target_fd: int, tree_fd: int, item: Item) -> None:
-    import hashlib
-
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    digest = hashlib.sha256()
-    with (
-        walk.regular(tree_fd, item.path) as source_fd,
-        open(os.open(item.path, flags, 0o600, dir_fd=target_fd), "wb") as target,
-    ):
-        left = item.size
-        while left and (block := os.read(source_fd, min(left, _BLOCK))):
-            digest.update(block)
-            target.write(block)
-            left -= len(block)
-        is_whole = not left and not os.read(source_fd, 1)
-    if not is_whole or digest.hexdigest() != item.sha256:
-        raise walk.changed(item.path)
+    with open(os.open(item.path, flags, 0o600, dir_fd=target_fd), "wb") as target:
+        target.writelines(walk.content(tree_fd, item, memoryview(bytearray(_BLOCK))))
 
 
 def _finish(target_fd: int, item: Item) -> None:

@@ -103,6 +103,7 @@ def require_file(path: str) -> None:
         if sys.stdout.isatty():
             raise UsageError("cannot write an image to a terminal", hint="name a file: -o FILE")
         return
+    _require_parent(path)
     try:
         found = os.lstat(path)
     except OSError:
@@ -116,6 +117,7 @@ def require_file(path: str) -> None:
 
 def require_folder(path: str) -> None:
     """Raise what `folder` would raise of what is there now."""
+    _require_parent(path)
     if os.path.lexists(path) and not _is_empty_folder(path):
         raise DomainExists(
             f"cannot write {path}: it is there already",
@@ -128,6 +130,11 @@ def _is_empty_folder(path: str) -> bool:
         return not os.path.islink(path) and not os.listdir(path)
     except OSError:
         return False
+
+
+def _require_parent(path: str) -> None:
+    parent_fd, _ = _parent(path)
+    os.close(parent_fd)
 
 
 def _parent(path: str) -> tuple[int, str]:

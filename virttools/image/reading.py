@@ -48,7 +48,9 @@ def items(path: str, tag: str | None = None) -> tuple[Item, ...]:
     try:
         return _items(path, tag)
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, UnicodeError) as error:
-        raise ManifestError(f"cannot read {path}: it is damaged, or no image ({error})") from error
+        # Of what is no archive tarfile tells every way it tried, a line each.
+        cause = str(error).partition("\n")[0].rstrip(":")
+        raise ManifestError(f"cannot read {path}: it is damaged, or no image ({cause})") from error
     except KeyError as error:
         raise ManifestError(f"cannot read {path}: it lacks {error.args[0]}") from error
     except OSError as error:

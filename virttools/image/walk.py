@@ -82,6 +82,23 @@ def regular(tree_fd: int, path: str) -> Iterator[int]:
         raise _refusal(path, error) from error
 
 
+def content(tree_fd: int, item: Item, buffer: memoryview) -> Iterator[memoryview]:
+    """What is in a file, piece by piece; a piece lies in `buffer`, until the next is asked for.
+
+    Raises ApplyError, and Busy, at the end at the latest, where it is not what the item says.
+    What goes wrong with a piece where it is used is no error of reading.
+    """
+    digest, left = hashlib.sha256(), item.size
+    with regular(tree_fd, item.path) as fd:
+        while left and (count := os.readv(fd, [buffer[:left]])):
+            digest.update(buffer[:count])
+            left -= count
+            yield buffer[:count]
+        is_whole = not left and not os.read(fd, 1)
+    if not is_whole or digest.hexdigest() != item.sha256:
+        raise changed(item.path)
+
+
 def _below(tree_fd: int) -> Iterator[tuple[str, os.stat_result]]:
     yield "", os.fstat(tree_fd)
     try:
