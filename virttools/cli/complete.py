@@ -7,7 +7,6 @@ import typer
 from virttools import settings
 from virttools.enter import inside
 from virttools.errors import VirtError
-from virttools.manifest import profiles as known
 
 
 def domains(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -20,6 +19,8 @@ def domains(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def profiles(incomplete: str) -> list[str]:
+    from virttools.manifest import profiles as known
+
     return [name for name in known.names() if name.startswith(incomplete)]
 
 
