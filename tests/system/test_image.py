@@ -606,6 +606,17 @@ class TestTheCommand:
         assert done.stdout == (tmp_path / "a.tar").read_bytes()
         assert b"wrote -: tar" in done.stderr
 
+    def test_a_reader_that_goes_away_ends_it_as_sigpipe_would(self, virt: Virt, small: str) -> None:
+        """`virt image -m FILE -o - | head -c1`: 141, and not a word."""
+        read_fd, write_fd = os.pipe()
+        os.close(read_fd)
+        done = subprocess.run(
+            [str(VIRT), "-q", "image", "-m", small, "-o", "-"],
+            env=virt.environment(), stdout=write_fd, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+        os.close(write_fd)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
     def test_a_terminal_gets_no_image(self, virt: Virt, small: str) -> None:
         """Status 2 and a hint."""
         master_fd, slave_fd = pty.openpty()

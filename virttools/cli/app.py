@@ -90,6 +90,11 @@ def main(argv: list[str], *, called: str = "virt") -> int:
         status = app(argv, standalone_mode=False, prog_name="virt", obj=called)
     except VirtError as error:
         return failure(error, _command(argv), as_json=as_json)
+    except SystemExit as ended:
+        # typer makes a status of 1 of a reader that went away; it is ours to say.
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        raise
     except Exception as error:
         # typer's own errors (its click is vendored and private) say so by this method.
         if not hasattr(error, "format_message"):
