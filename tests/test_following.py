@@ -70,6 +70,7 @@ def test_only_a_domain_is_news(tmp_path: Path) -> None:
     (root / "d1.test" / "etc").rmdir()
     (root / "d1.test").rmdir()
     assert watch.has_changed()
+    assert watch.gone == {"new", "d1.test"}
     (records / "d1.test.json").unlink()
     assert watch.has_changed()
 

@@ -60,13 +60,17 @@ class Calm:
 
 
 class Watch:
-    """A queue that tells of names that came into some folders, or went from them."""
+    """A queue that tells of names that came into some folders, or went from them.
 
-    __slots__ = ("_folders", "_room", "fd")
+    gone: folders that went, since somebody took note of it.
+    """
+
+    __slots__ = ("_folders", "fd", "gone")
 
     def __init__(self, folders: "Iterable[str]") -> None:
         self._folders = tuple(folders)
         self.fd = -1
+        self.gone: set[str] = set()
 
     def begin(self) -> str:
         """Watch from now on, the folders that are there now; why that cannot be done, or ""."""
@@ -85,21 +89,23 @@ class Watch:
         found = False
         while self.fd >= 0:
             try:
-                found |= _is_news(os.read(self.fd, 1 << 16))
+                found |= self._read(os.read(self.fd, 1 << 16))
             except BlockingIOError:
                 break
         return found
 
-
-def _is_news(events: bytes) -> bool:
-    """Whether one of them may be about a domain: its record, or its tree."""
-    at, found = 0, False
-    while at < len(events):
-        _, mask, _, size = _EVENT.unpack_from(events, at)
-        name = events[at + _EVENT.size : at + _EVENT.size + size].rstrip(b"\0")
-        found |= bool(mask & _LOST) or _is_domains(name, is_folder=bool(mask & linux.IN_ISDIR))
-        at += _EVENT.size + size
-    return found
+    def _read(self, events: bytes) -> bool:
+        """Whether one of them may be about a domain: its record, or its tree."""
+        at, found = 0, False
+        while at < len(events):
+            _, mask, _, size = _EVENT.unpack_from(events, at)
+            name = events[at + _EVENT.size : at + _EVENT.size + size].rstrip(b"\0")
+            is_folder = bool(mask & linux.IN_ISDIR)
+            found |= bool(mask & _LOST) or _is_domains(name, is_folder=is_folder)
+            if is_folder and mask & (linux.IN_MOVED_FROM | linux.IN_DELETE):
+                self.gone.add(os.fsdecode(name))
+            at += _EVENT.size + size
+        return found
 
 
 def _is_domains(name: bytes, *, is_folder: bool) -> bool:

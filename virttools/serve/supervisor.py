@@ -214,6 +214,9 @@ class Supervisor:
         """Serve a domain no more, until a reload is asked for or another tree has its name."""
         seen = self._tree(name)
         if seen is not None:
+            if self._watch.has_changed():
+                self._calm.note(time.monotonic())
+            self._watch.gone.discard(name)  # another one of that name, before
             self._settings.left[name] = seen
             self._asked.append(_CHANGED)
 
@@ -256,9 +259,11 @@ class Supervisor:
             self._poll.register(self._watch.fd, select.POLLIN)
         self._watch.has_changed()
         self._calm.looked()
-        left = self._settings.left
-        for name in [name for name, seen in left.items() if self._tree(name) != seen]:
+        left, gone = self._settings.left, self._watch.gone
+        # An inode may be used again at once: who went meanwhile is told by the queue.
+        for name in [name for name in left if name in gone or self._tree(name) != left[name]]:
             del left[name]
+        gone.clear()
 
     def _tell_error(self, what: str, error: VirtError) -> None:
         self._trouble = error.message
