@@ -41,12 +41,13 @@ def entry(path: str, digest: str, package: str | None) -> Entry:
 
 
 def bill(*, details: Details | None = DETAILS) -> Bill:
-    """Two files of a package of nine, one that was changed, one of ours with an odd name."""
+    """Two files of a package of nine, one that was changed, two of ours with odd names."""
     found = [
         file("bin/a", "a"),
         file("bin/b", "b"),
         file("bin/c", "c"),
         file("etc/caf\u00e9 1", "d"),
+        file("etc/\udcff", "e"),
     ]
     entries = [
         entry("bin/a", "a", "tools"),
@@ -68,7 +69,7 @@ def test_what_was_changed_is_not_the_packages_any_more() -> None:
     """A file counts for its package while it is what that package shipped."""
     found = bill()
     assert [[one.path for one in part.files] for part in found.parts] == [["/bin/a", "/bin/b"]]
-    assert [one.path for one in found.own] == ["/bin/c", "/etc/caf\u00e9 1"]
+    assert [one.path for one in found.own] == ["/bin/c", "/etc/caf\u00e9 1", "/etc/\udcff"]
     assert found.parts[0].extent == "2 of its 9 files"
     assert found.parts[0].is_partial
 
@@ -101,7 +102,7 @@ def test_spdx_is_valid_by_the_validator_of_its_makers(
         (reference,) = package.external_references
         assert reference.locator == "pkg:deb/debian/tools@1:2.0%2Bx~1?arch=amd64"
     assert sorted(one.name for one in parsed.files) == [
-        "./bin/a", "./bin/b", "./bin/c", "./etc/caf\u00e9 1",
+        "./bin/a", "./bin/b", "./bin/c", "./etc/\\xff", "./etc/caf\u00e9 1",
     ]  # fmt: skip
     assert parsed.creation_info.created.isoformat() == "2023-11-14T22:13:20"
 

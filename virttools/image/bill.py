@@ -17,6 +17,16 @@ class File:
     sha1: str
     sha256: str
 
+    @property
+    def name(self) -> str:
+        r"""The path in documents, which are UTF-8: a byte that is none stands there as \xNN."""
+        return self.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+    @property
+    def identity(self) -> str:
+        """Another one for each path, whatever its bytes."""
+        return hashlib.sha256(self.path.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -95,8 +95,8 @@ def _files(files: Sequence[File]) -> "list[Component]":
     return [
         Component(
             type=ComponentType.FILE,
-            name=file.path,
-            bom_ref=f"file:{file.path}",
+            name=file.name,
+            bom_ref=f"file:{file.path if file.name == file.path else file.identity}",
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=file.sha256)],
         )
         for file in files

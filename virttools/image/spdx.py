@@ -139,8 +139,8 @@ def _files(files: Sequence[File]) -> "list[SpdxFile]":
 
     return [
         SpdxFile(
-            name=f".{file.path}",
-            spdx_id=f"SPDXRef-File-{hashlib.sha256(file.path.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}",
+            name=f".{file.name}",
+            spdx_id=f"SPDXRef-File-{file.identity}",
             checksums=[
                 Checksum(ChecksumAlgorithm.SHA1, file.sha1),
                 Checksum(ChecksumAlgorithm.SHA256, file.sha256),
