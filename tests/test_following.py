@@ -1,5 +1,6 @@
 """When the server looks what is declared, after domains came, changed or went."""
 
+import shutil
 from pathlib import Path
 
 from virttools.serve.following import Calm, Watch
@@ -89,6 +90,28 @@ def test_a_folder_that_is_another_one_by_now(tmp_path: Path) -> None:
     (tmp_path / "d1.test").mkdir()
     (tmp_path / "d1.test").rename(folder / "d1.test")
     assert watch.has_changed()
+
+
+def test_one_that_is_renamed_is_followed_no_more(tmp_path: Path) -> None:
+    """The root, .virt or the records may be put back from elsewhere: news, and the new ones are followed."""
+    root, old = tmp_path / "root", tmp_path / "old"
+    (root / ".virt/records").mkdir(parents=True)
+    watch = Watch((str(root), str(root / ".virt/records")))
+    for part in (root / ".virt/records", root / ".virt", root):
+        assert watch.begin() == ""
+        watch.has_changed()  # that the old one is followed no more
+        part.rename(old)
+        assert watch.has_changed(), part
+        (root / ".virt/records").mkdir(parents=True)
+        assert watch.begin() == ""
+        watch.has_changed()
+        (old / "one.test").mkdir()
+        (old / "one.test").rmdir()
+        assert part == root / ".virt" or not watch.has_changed(), part
+        (root / "one.test").mkdir()
+        (root / "one.test").rmdir()
+        assert watch.has_changed(), part
+        shutil.rmtree(old)
 
 
 def test_who_follows_nothing_holds_nothing() -> None:

@@ -255,6 +255,12 @@ def inotify_add_watch(queue_fd: int, path: str, mask: int) -> int:
     return watch
 
 
+def inotify_rm_watch(queue_fd: int, watch: int) -> None:
+    """Have the queue told no more of a folder, by its number, but that this is so (IN_IGNORED)."""
+    if _libc.inotify_rm_watch(queue_fd, watch) < 0:
+        _fail()
+
+
 def close_range_cloexec(first: int) -> None:
     """Mark every descriptor from first on close-on-exec (close_range(2), Linux 5.11)."""
     if _syscall(_SYS_close_range, first, _Unsigned(0xFFFFFFFF), CLOSE_RANGE_CLOEXEC) < 0:

@@ -59,6 +59,10 @@ WORD, OUT = "first", sys.stdout
 if "a b" not in sys.argv:  # only while it is loaded beforehand
     sys.argv.clear()
 os.environ["BESIDE"] = "here"
+class Late:  # as six has them: what it stands for is only imported when it is looked at
+    def __getattr__(self, name):
+        raise ImportError(name)
+sys.modules["beside.late"] = Late()
 os.environ.pop("SHELL", None)
 """
 ENDS = """#!/usr/bin/python3 -I

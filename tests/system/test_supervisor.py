@@ -15,7 +15,7 @@ from virttools.errors import VirtError
 from virttools.serve import successor
 from virttools.serve.acceptor import Acceptor
 from virttools.serve.board import Board, Endpoint, Finder, Place, Target
-from virttools.serve.children import REPLACE, SIGNALS, Child, Children
+from virttools.serve.children import CHANGED, REPLACE, SIGNALS, Child, Children
 from virttools.serve.crowd import Crowd
 from virttools.serve.holdings import Holdings
 from virttools.serve.journal import Journal
@@ -90,6 +90,17 @@ def test_nothing_is_closed_that_a_spawner_enters_by_its_number(supervisor: Super
     serving.is_draining = serving.is_stopped = True
     children.release()
     assert held.times == 1
+
+
+def test_a_tree_that_went_ends_no_leave(supervisor: Supervisor, tmp_path: Path) -> None:
+    """What is served is read again, but only who asks for a reload has domains served that the server had left."""
+    place = Place("gone.test", str(tmp_path / "gone.test"), identity=(1, 2))
+    target = Target("web", place, path=b"/web", argv=(b"web",), env={})
+    supervisor._held.board = Board(targets=(target,))
+    supervisor._children.look()
+    tmp_path.joinpath("gone.test").mkdir()
+    supervisor._children._look_at("gone.test")
+    assert ASKED == [CHANGED, CHANGED]
 
 
 def test_who_is_killed_relies_on_nothing(supervisor: Supervisor) -> None:

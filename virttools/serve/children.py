@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGINT, _signal.SIGUSR2, _signal.SIGCHLD)
 REPLACE = 0  # no signal: a spawner has died
+CHANGED = -1  # nor is this: domains came, changed or went
 _LOOK_SECONDS, _STALE_SECONDS = 0.5, 5.0
 _FOLDER = os.O_PATH | os.O_DIRECTORY
 
@@ -52,7 +53,7 @@ class Child:
 
 
 class Children:
-    """All spawners, by pid. ask: told a signal's number, or REPLACE, when something calls for it.
+    """All spawners, by pid. ask: told REPLACE or CHANGED, when something calls for it.
 
     has_freed: one of them relies on its board no more, so `release` may have something to close.
     """
@@ -208,7 +209,7 @@ class Children:
                     continue
                 if (found.st_dev, found.st_ino) != place.identity:
                     self._stale_at[domain] = now + _STALE_SECONDS
-                    self._ask(_signal.SIGHUP)
+                    self._ask(CHANGED)
                     return
 
     def look(self) -> None:
@@ -216,7 +217,7 @@ class Children:
         places = {target.place.folder: target.place for target in self._held.board.targets}
         for place in places.values():
             if place.isolation == "namespace" and not os.path.lexists(place.folder):
-                self._ask(_signal.SIGHUP)
+                self._ask(CHANGED)
                 return
 
     def release(self) -> None:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NAMES = linux.IN_MOVED_TO | linux.IN_MOVED_FROM | linux.IN_DELETE | linux.IN_ONLYDIR
-_LOST = linux.IN_Q_OVERFLOW | linux.IN_IGNORED
+_WATCHED = _NAMES | linux.IN_MOVE_SELF
+_LOST = linux.IN_Q_OVERFLOW | linux.IN_IGNORED | linux.IN_MOVE_SELF
+_OURS = b".virt"  # records lie in it
 _EVENT = struct.Struct("=iIII")
 
 _QUIET = 0.2
@@ -65,11 +67,12 @@ class Watch:
     gone: folders that went, since somebody took note of it.
     """
 
-    __slots__ = ("_folders", "fd", "gone")
+    __slots__ = ("_folders", "_watches", "fd", "gone")
 
     def __init__(self, folders: "Iterable[str]") -> None:
         self._folders = tuple(folders)
         self.fd = -1
+        self._watches: set[int] = set()
         self.gone: set[str] = set()
 
     def begin(self) -> str:
@@ -78,10 +81,15 @@ class Watch:
             if self._folders and self.fd < 0:
                 self.fd = linux.inotify_init()
                 os.set_blocking(self.fd, False)
-            for folder in self._folders:
-                linux.inotify_add_watch(self.fd, folder, _NAMES)
+            now = {linux.inotify_add_watch(self.fd, each, _WATCHED) for each in self._folders}
         except OSError as error:
             return str(error.strerror)
+        for watch in self._watches - now:  # of a folder that has another name by now, or is gone
+            try:  # noqa: SIM105  contextlib would be loaded for it
+                linux.inotify_rm_watch(self.fd, watch)
+            except OSError:
+                pass  # the kernel has done it
+        self._watches = now
         return ""
 
     def has_changed(self) -> bool:
@@ -109,5 +117,7 @@ class Watch:
 
 
 def _is_domains(name: bytes, *, is_folder: bool) -> bool:
-    """A tree, or a record: NAME.json, or NAME~ (tree/root.py), whose temporary names begin with a dot."""
-    return not name.startswith(b".") and (is_folder or name.endswith((b".json", b"~")))
+    """A tree, or a record: NAME.json, or NAME~ (tree/root.py), whose temporary names begin with a dot; or .virt."""
+    if name.startswith(b"."):
+        return name == _OURS
+    return is_folder or name.endswith((b".json", b"~"))

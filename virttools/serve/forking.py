@@ -99,9 +99,18 @@ def statements(body: "list[ast.stmt]") -> "list[ast.stmt]":
 
 def state(script: str) -> "dict[str, object]":
     """What tells whether a file that was loaded is another one now; the standard library is not looked at."""
-    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    files = {file_of(module) for module in list(sys.modules.values())}
     ours = sorted(file for file in files if file and not file.startswith(LIBRARY))
     return {file: stamp(file) for file in (script, *ours)}
+
+
+def file_of(module: object) -> str:
+    """What it was loaded from; anything may stand among the modules, as one that is loaded when it is used."""
+    try:
+        file = getattr(module, "__file__", None)
+    except Exception:  # noqa: BLE001  its own
+        return ""
+    return file if type(file) is str else ""
 
 
 def stamp(path: str) -> "object":
@@ -109,6 +118,8 @@ def stamp(path: str) -> "object":
         found = os.stat(path)
     except OSError as error:
         return error.errno
+    except ValueError:  # no file has such a name
+        return None
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 

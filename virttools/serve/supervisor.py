@@ -10,7 +10,7 @@ from virttools import linux
 from virttools.errors import VirtError
 from virttools.serve import control, loading, successor
 from virttools.serve.asking import LEAVE, LOOK, RELOAD
-from virttools.serve.children import REPLACE, SIGNALS, Child, Children
+from virttools.serve.children import CHANGED, REPLACE, SIGNALS, Child, Children
 from virttools.serve.daemons import Fleet
 from virttools.serve.following import Calm, Watch
 from virttools.serve.holdings import Holdings
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _READY_SECONDS = 30.0
 _STOPPED_SECONDS = 6.0
 _RESTART_SECONDS = 1.0
-_CHANGED = -1  # no signal: domains came, changed or went
 
 
 class Settings:
@@ -117,7 +116,7 @@ class Supervisor:
                     self._hand_over()
                 elif number == REPLACE:
                     self._replace()
-                elif number == _CHANGED:
+                elif number == CHANGED:
                     self.reload(unless_same=True)
             if self._children.has_freed:  # here: not while another set is only being started
                 self._children.release()
@@ -164,7 +163,7 @@ class Supervisor:
     def _ask_what_is_due(self, now: float) -> None:
         due = self._calm.due(self._children.draining())
         if due is not None and due <= now:
-            self._asked.append(_CHANGED)
+            self._asked.append(CHANGED)
         if self._replace_at is not None and self._replace_at <= now:
             self._replace_at = None
             self._asked.append(REPLACE)
@@ -192,7 +191,7 @@ class Supervisor:
     def _tell_status(self) -> None:
         pids = [child.pid for child in self._children.serving()]
         reloads = (self._reloads, self._failed_reloads)
-        is_asked = _signal.SIGHUP in self._asked or _CHANGED in self._asked
+        is_asked = _signal.SIGHUP in self._asked or CHANGED in self._asked
         is_reloading = self._is_reloading or is_asked
         text = control.report(
             self._held,
@@ -218,7 +217,7 @@ class Supervisor:
                 self._calm.note(time.monotonic())
             self._watch.gone.discard(name)  # another one of that name, before
             self._settings.left[name] = seen
-            self._asked.append(_CHANGED)
+            self._asked.append(CHANGED)
 
     def _tree(self, name: str) -> tuple[int, int] | None:
         """Device and inode of a domain's tree, where one is served by its name."""
