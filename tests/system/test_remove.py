@@ -9,7 +9,9 @@ import stat
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +23,9 @@ from virttools.tree import remove as removing
 from virttools.tree import staging
 from virttools.tree.delete import delete
 from virttools.tree.kept import heads, keep
+from virttools.tree.locks import acquire
 from virttools.tree.remove import remove, users_of
-from virttools.tree.root import Root, open_root
+from virttools.tree.root import _EVERYTHING, Root, open_root
 
 pytestmark = pytest.mark.usefixtures("as_root")
 
@@ -97,6 +100,25 @@ def test_the_record_of_a_kept_tree_is_there_as_long_as_the_tree(root: Root) -> N
     ground.create(root, plan("e.com", folder("etc")))
     keep(root, "e.com")
     assert sorted(path.name for path in kept.parent.iterdir()) == [".e.com.json", "e.com"]
+
+
+def test_two_that_are_kept_at_once_lose_no_record(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes between the record and its tree takes it for one whose tree was deleted: it has to wait."""
+    ground.create(root, plan("e.com", folder("etc")))
+    rename = linux.renameat2
+
+    def rename_late(*words: Any) -> None:  # noqa: ANN401  as they come
+        monkeypatch.undo()
+        with open_root(root.path) as again, suppress(BlockingIOError):
+            os.close(acquire(again._locks._dir_fd, _EVERYTHING, shared=False, wait=False))
+            keep(again, "e.com")
+        rename(*words)
+
+    monkeypatch.setattr(linux, "renameat2", rename_late)
+    keep(root, "d.com")
+    assert "d.com" in [one.domain for one in heads(root).values()]
 
 
 def test_what_the_manual_packs_of_a_kept_tree_is_never_the_hosts(root: Root) -> None:

@@ -26,7 +26,12 @@ def keep(root: Root, name: str) -> str:
 
     Raises as `remove`.
     """
-    with root.lock(name), root.open_tree(name) as tree_fd, _folder(root) as kept_fd:
+    with (
+        root.lock(name),
+        root.open_tree(name) as tree_fd,
+        _folder(root) as kept_fd,
+        root.lock_all(),  # who sweeps between the record and its tree would take the record away
+    ):
         refuse_used(name, users_in(tree_fd))
         _sweep(kept_fd)
         place = _set_aside(root, name, kept_fd)
