@@ -102,6 +102,14 @@ def test_the_record_of_a_kept_tree_is_there_as_long_as_the_tree(root: Root) -> N
     assert sorted(path.name for path in kept.parent.iterdir()) == [".e.com.json", "e.com"]
 
 
+def test_who_looks_at_all_domains_bears_that_one_goes(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there when they were listed, and its record is not when it is read."""
+    monkeypatch.setattr(Root, "domains", lambda _: ("d.com", "gone.com"))
+    assert [one.domain for one in root.heads()] == ["d.com"]
+
+
 def test_two_that_are_kept_at_once_lose_no_record(
     root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,7 +138,13 @@ class Root:
 
     def heads(self) -> "tuple[Head, ...]":
         """The head of every domain's record, by name. Raises ApplyError where one is damaged."""
-        return tuple(self.head(name) for name in self.domains())
+        found = []
+        for name in self.domains():
+            try:
+                found.append(self.head(name))
+            except FileNotFoundError:  # removed just now
+                continue
+        return tuple(found)
 
     def head(self, name: str) -> "Head":
         """The head of a whole domain's record. Raises ApplyError where it is damaged."""
