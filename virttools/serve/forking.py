@@ -32,7 +32,12 @@ LIBRARY = os.path.dirname(os.__file__) + "/"
 SPACE = _socket.CMSG_SPACE(4)
 BEFORE = []  # type: list[TextIO | None]  # streams that a module which was loaded may have kept
 EVENTS = (_signal.SIGCHLD, _signal.SIGUSR1)  # a fork has ended; the spare has told something
-TAKEN, ANEW, OVER = 0, -1, -2  # what a spare tells with a number, beside a signal for it
+TAKEN, ANEW, OVER, TAKING = (
+    0,
+    -1,
+    -2,
+    -3,
+)  # what a spare tells with a number, beside a signal for it
 PAUSE = 100  # milliseconds
 
 
@@ -134,6 +139,7 @@ class Zygote:
         sys.argv = [script]  # a module may change the list
         self.pid = os.getpid()
         self.spare = 0
+        self.is_taking = False
         self.is_open = True
         self.has_served = False
         self.is_old = False
@@ -245,8 +251,11 @@ class Zygote:
                 return
             number = int.from_bytes(told[:8], "big")
             what = int.from_bytes(told[8:], "big", signed=True)
+            self.is_taking = what == TAKING
             if what == OVER:
                 self.is_open = False
+            elif what == TAKING:
+                continue
             elif what > TAKEN:
                 self.end(number, what)
             else:
@@ -286,6 +295,10 @@ class Zygote:
                 self.hear()
             if pid == self.spare:
                 self.spare = 0  # there is no more to come, or it was killed
+                if self.is_taking and status:
+                    os._exit(
+                        1
+                    )  # with a connection, perhaps, whose end nobody could tell: let the spawner see
             number = self.live.pop(pid, None)
             if number is not None:
                 self.tell(number, -(status & 127) if status & 127 else status >> 8)
@@ -311,6 +324,7 @@ def wait(zygote: Zygote) -> "NoReturn":
         os.close(zygote.told_fd)
         # Where the zygote was killed nobody can hear of our end: let the spawner see that it is gone.
         while zygote.lives.poll()[0][0] == zygote.channel.fileno():
+            whisper(zygote, 0, TAKING)
             message, fd = receive(zygote.channel)
             if not message:
                 whisper(zygote, 0, OVER)
@@ -333,7 +347,8 @@ def whisper(zygote: Zygote, number: int, what: int) -> None:
     """Tell the zygote what the spawner said."""
     try:
         os.write(zygote.tell_fd, number.to_bytes(8, "big") + what.to_bytes(8, "big", signed=True))
-        os.kill(zygote.pid, _signal.SIGUSR1)
+        if what != TAKING:  # that is only heard with the next word, or where none comes
+            os.kill(zygote.pid, _signal.SIGUSR1)
     except OSError:
         return  # it was killed just now: the spawner will see
 
