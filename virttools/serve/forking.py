@@ -32,12 +32,8 @@ LIBRARY = os.path.dirname(os.__file__) + "/"
 SPACE = _socket.CMSG_SPACE(4)
 BEFORE = []  # type: list[TextIO | None]  # streams that a module which was loaded may have kept
 EVENTS = (_signal.SIGCHLD, _signal.SIGUSR1)  # a fork has ended; the spare has told something
-TAKEN, ANEW, OVER, TAKING = (
-    0,
-    -1,
-    -2,
-    -3,
-)  # what a spare tells with a number, beside a signal for it
+# What a spare tells with a number, beside a signal for it.
+TAKEN, ANEW, OVER, TAKING = 0, -1, -2, -3
 PAUSE = 100  # milliseconds
 
 
@@ -165,10 +161,8 @@ class Zygote:
         """Make ready what each fork would have to write to memory that is shared until then."""
         BEFORE.extend(file for file in (sys.stdout, sys.stderr) if flushed(file))
         ends = _socket.socketpair()
-        for fd in range(3):
-            os.dup2(
-                ends[0].fileno(), fd
-            )  # as no /dev/null does, it tells the streams that it cannot seek
+        for fd in range(3):  # as no /dev/null does, it tells the streams that it cannot seek
+            os.dup2(ends[0].fileno(), fd)
         for end in ends:
             end.close()
         for fd, word in enumerate(("stdin", "stdout", "stderr")):
@@ -296,9 +290,8 @@ class Zygote:
             if pid == self.spare:
                 self.spare = 0  # there is no more to come, or it was killed
                 if self.is_taking and status:
-                    os._exit(
-                        1
-                    )  # with a connection, perhaps, whose end nobody could tell: let the spawner see
+                    # With a connection, perhaps, whose end nobody could tell: let the spawner see.
+                    os._exit(1)
             number = self.live.pop(pid, None)
             if number is not None:
                 self.tell(number, -(status & 127) if status & 127 else status >> 8)
