@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.waiting import PATIENCE
 from virttools.serve.journal import INFO, Journal
 
 MORE = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 100
@@ -51,7 +52,7 @@ def test_who_hangs_hangs_nobody_and_gets_all_later(
         journal.write(INFO, str(number))
     thread = threading.Thread(target=journal.flush, daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert journal.is_behind()
     found: list[bytes] = []

@@ -280,7 +280,7 @@ def site(tmp_path: Path, virt: Virt) -> Virt:
             'services = [{ name = "echo", port = 7777, program = "/bin/cat" }]\n'
         )
     (tmp_path / "domain2.com.toml").write_text(
-        "uid_base = 131072\n" + (tmp_path / "domain2.com.toml").read_text()
+        f"uid_base = {BASE + 65536}\n" + (tmp_path / "domain2.com.toml").read_text()
     )
     make(virt, tmp_path, 1, 2)
     return virt

@@ -208,8 +208,7 @@ def had_its_time(name: str) -> bool:
 def test_who_left_its_process_group_is_ended_too(running: Server, name: str) -> None:
     """It is a tenant's program: nobody else is the worse for it."""
     before = running.children()
-    with connect(ADDRESS, PORTS[name]) as held:
-        assert read(held) == "held\n"
+    until(lambda: had_its_time(name), "one that was fast enough to say a word")
     until(lambda: live(running, name, "one.test") == 0, "the end is told")
     assert running.children() == before
     assert not lines(running, "internal error")
