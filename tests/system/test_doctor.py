@@ -12,6 +12,8 @@ from tests import documents
 from tests.system import ground, people
 from tests.system.calls import VIRT, Virt
 from tests.system.waiting import PATIENCE, until
+from virttools.tree import chosen
+from virttools.tree.root import open_root
 
 Break = Callable[[Path], object]
 BASE = 1900 << 16
@@ -356,6 +358,8 @@ def test_what_only_a_new_domain_mends(site: Virt, tmp_path: Path) -> None:
 
     What people had is set aside, and comes back by the line of virt(1).
     """
+    with open_root(str(site.root)) as root:  # `auto` is what processes of other tests have, too
+        chosen.write(root, {"domain2.com": BASE + (2 << 16)})
     (tmp_path / "libdoctor.so.1").write_text("new")
     second = tmp_path / "domain2.com.toml"
     second.write_text(second.read_text().partition("\n")[2])
@@ -373,6 +377,7 @@ def test_what_only_a_new_domain_mends(site: Virt, tmp_path: Path) -> None:
     ]
     for one in found:
         mend(site, one["mend"])
+    assert json.loads(site.record("domain2.com"))["uid_base"] == BASE + (2 << 16)
     assert listed(site) == []
     assert site("exec", "--domain", "domain2.com", "--", "cat", "/etc/passwd").status == 0
     put_back = documents.section("virt.1", "remove").blocks()[0][1]
