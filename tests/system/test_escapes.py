@@ -233,9 +233,17 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 @pytest.mark.parametrize("key", ["virt-session", "virt-user"])
 def test_keys_of_the_caller_are_nobodys(prison: Prison, key: str) -> None:
-    """keyrings(7) know no namespace: chroot(1) hands on those of the session, and root has root's."""
+    """keyrings(7) know no namespace: chroot(1) hands on those of the session, and root has root's.
+
+    A container that forbids keyrings, as Docker's do, has nothing to hand on.
+    """
+    escape = ("chroot", prison.tree, "/bin/escape", "keyring", key)
+    said = prison.run(*escape)
+    if said.endswith(("Function not implemented\n", "Operation not permitted\n")):
+        assert prison.contained("keyring", key) == f"stopped at {key}: Function not implemented\n"
+        return
     with_keys = (sys.executable, "-c", WITH_KEYS)
-    said = prison.run(*with_keys, "chroot", prison.tree, "/bin/escape", "keyring", key)
+    said = prison.run(*with_keys, *escape)
     assert said == f"out: {OUTSIDE}\n"
     for options, error in (
         ((), "Function not implemented"),
