@@ -25,7 +25,8 @@ ENTER = {
 }  # fmt: skip
 CONTAINED = {
     "fcntl",
-    "virttools.enter.confinement", "virttools.enter.contain", "virttools.enter.init", "virttools.enter.mounts",
+    "virttools.enter.confinement", "virttools.enter.contain", "virttools.enter.init",
+    "virttools.enter.keyrings", "virttools.enter.mounts",
     "virttools.tree", "virttools.tree.shared",
 }  # fmt: skip
 EXEC = (
@@ -42,6 +43,7 @@ VIRTUALD = (
     | {"virttools.serve", "virttools.serve.become", "virttools.serve.connection"}
     | {
         "virttools.enter.confinement",
+        "virttools.enter.keyrings",
         "virttools.serve.jail",
         "virttools.serve.routes",
         "virttools.serve.ucspi",

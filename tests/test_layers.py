@@ -26,7 +26,7 @@ MODULES = {
         host.facts host.scripts
         tree.accounts tree.actions tree.failures scrub.findings scrub.globs scrub.neighbours scrub.operations
         tree.paths tree.plan tree.ranges tree.record tree.rendering scrub.rulebook scrub.shapes tree.shared tree.skeleton
-        enter.accounts enter.entrance enter.environment enter.listing enter.matching enter.options
+        enter.accounts enter.entrance enter.environment enter.keyrings enter.listing enter.matching enter.options
         image image.bill image.cyclonedx image.differences image.documents image.items image.spdx image.tar host.licences
         serve.admission serve.board serve.live serve.messages serve.places serve.crowd serve.packing serve.proxyprotocol serve.routes serve.rendered serve.services serve.ucspi serve.schedule serve.restarting serve.status
         devlog.freshness devlog.limits devlog.lines devlog.messages devlog.places

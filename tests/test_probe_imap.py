@@ -1,12 +1,12 @@
 """The client of IMAP that `virt test` has, against servers that only pretend."""
 
 import socketserver
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from tests.pretending import listening
 from tests.system.waiting import PATIENCE
 from virttools.manifest.model import Origin, Probe, ProbeKind
 from virttools.probe import imap
@@ -42,13 +42,8 @@ def pretending(answers: dict[str, tuple[str, ...]], heard: list[str]) -> Iterato
         def say(self, *lines: str) -> None:
             self.wfile.write("".join(f"{line}\r\n" for line in lines).encode())
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
+    with listening(Handler) as port:
+        yield port
 
 
 def told(

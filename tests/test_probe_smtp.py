@@ -2,13 +2,13 @@
 
 import os
 import socketserver
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.pretending import listening
 from tests.system.waiting import PATIENCE
 from virttools.manifest.model import Origin, Probe, ProbeKind
 from virttools.probe import smtp
@@ -32,13 +32,8 @@ def pretending(answers: dict[str, str]) -> Iterator[int]:
                 if word == "DATA":
                     self.wfile.write(answers.get(".", "250 taken").encode() + b"\r\n")
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        try:
-            yield server.server_address[1]
-        finally:
-            server.shutdown()
+    with listening(Handler) as port:
+        yield port
 
 
 def told(

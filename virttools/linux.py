@@ -148,22 +148,11 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
-# include/uapi/linux/audit.h (AUDIT_ARCH_*), seccomp.h, bpf_common.h. Of each architecture whose programs a
-# kernel of ours may run, the first of three neighbours: add_key, request_key, keyctl.
-_KEYRING_CALLS = (
-    (0xC000003E, 248),  # x86_64, and x32 with one bit more
-    (0x40000003, 286),  # i386
-    (0xC00000B7, 217),  # aarch64
-    (0x40000028, 309),  # arm
-    (0xC00000F3, 217),  # riscv64
-)
+# include/uapi/asm-generic/unistd.h, linux/keyctl.h, linux/seccomp.h
 _KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219}
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
-_ALLOW = 0x7FFF0000
-_REFUSE = 0x00050000 | 38  # ENOSYS
-_LOAD, _AND, _JUMP_EQUAL, _JUMP_FROM, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 
 # include/uapi/linux/capability.h
 CAP_CHOWN = 0
@@ -423,14 +412,12 @@ def set_capabilities(kept: int) -> None:
         _fail()
 
 
-def forbid_keyrings() -> None:
-    """Have this process, and all it becomes, find no keyrings(7): their calls fail with ENOSYS.
+def filter_calls(program: bytes) -> None:
+    """Have the kernel judge all system calls of this process, and of all it becomes, by a filter.
 
-    They know no namespace: root of a tree would read the keys of the machine's root, and have the
-    host run /sbin/request-key. Needs CAP_SYS_ADMIN or no_new_privs. Raises OSError; a kernel
-    without seccomp filters goes without.
+    program: instructions of classic BPF over struct seccomp_data (seccomp(2)). Needs CAP_SYS_ADMIN or
+    no_new_privs. Raises OSError; a kernel without seccomp filters goes without.
     """
-    program = _keyring_filter()
     address = memoryview(_Text(program)).tobytes()
     header = _words(2, len(program) // 8).ljust(len(address), b"\0") + address
     zero = _Unsigned(0)
@@ -439,25 +426,6 @@ def forbid_keyrings() -> None:
         and get_errno() != 22  # EINVAL
     ):
         _fail()
-
-
-def _keyring_filter() -> bytes:
-    """Instructions of classic BPF over struct seccomp_data: code, two jumps, value."""
-    lines = [(_LOAD, 0, 0, 4)]  # .arch
-    for architecture, first in _KEYRING_CALLS:
-        lines += [
-            (_JUMP_EQUAL, 0, 6, architecture),
-            (_LOAD, 0, 0, 0),  # .nr
-            (_AND, 0, 0, 0xBFFFFFFF),  # __X32_SYSCALL_BIT
-            (_JUMP_FROM, 0, 2, first),
-            (_JUMP_FROM, 1, 0, first + 3),
-            (_RETURN, 0, 0, _REFUSE),
-            (_RETURN, 0, 0, _ALLOW),
-        ]
-    lines.append((_RETURN, 0, 0, _ALLOW))
-    return b"".join(
-        [_words(2, code) + bytes((yes, no)) + _words(4, value) for code, yes, no, value in lines]
-    )
 
 
 def leave_session_keyring() -> None:

@@ -11,7 +11,6 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -117,12 +116,12 @@ def test_two_that_are_kept_at_once_lose_no_record(
     ground.create(root, plan("e.com", folder("etc")))
     rename = linux.renameat2
 
-    def rename_late(*words: Any) -> None:  # noqa: ANN401  as they come
+    def rename_late(src_fd: int, src: str, dst_fd: int, dst: str, flags: int) -> None:
         monkeypatch.undo()
         with open_root(root.path) as again, suppress(BlockingIOError):
             os.close(acquire(again._locks._dir_fd, _EVERYTHING, shared=False, wait=False))
             keep(again, "e.com")
-        rename(*words)
+        rename(src_fd, src, dst_fd, dst, flags)
 
     monkeypatch.setattr(linux, "renameat2", rename_late)
     keep(root, "d.com")

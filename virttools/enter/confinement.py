@@ -6,6 +6,7 @@ One place for `virt exec`, virtuald and the server, so that none of them holds l
 import os
 
 from virttools import linux
+from virttools.enter import keyrings
 from virttools.tree.shared import FOLDERS
 
 _SHARED = tuple(name.encode() for name in FOLDERS)
@@ -26,7 +27,7 @@ def confine() -> None:
 
     Raises OSError.
     """
-    linux.forbid_keyrings()  # first: that takes a capability which goes
+    linux.filter_calls(keyrings.filter_program())  # first: that takes a capability which goes
     linux.bound_capabilities(KEPT_CAPABILITIES)
 
 
