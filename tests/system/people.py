@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.system import ground
 from tests.system.calls import VIRT, Done
+from tests.system.handmade import REPOSITORY
 from tests.system.waiting import PATIENCE, until
 
 _CLONE_NEWNS = 0x20000
@@ -86,8 +87,8 @@ class Person:
         return json.loads(self.good("--json", *words))["data"]
 
     def become(self) -> None:
-        """For a forked child: have the interpreter within reach, and be this user from now on."""
-        _reach(Path(os.path.realpath(sys.executable)).parents[1])
+        """For a forked child: have all that is needed within reach, and be this user from now on."""
+        lay_open()
         os.setgroups([])
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
@@ -139,19 +140,27 @@ def _etc_of_ones_own(copy: Path) -> Iterator[None]:
         until(lambda: subprocess.run(["umount", "/etc"], check=False).returncode == 0, "umount")
 
 
-def _reach(folder: Path) -> None:
-    """Where only root can pass to the interpreter, as below /root, lay it open, for this process alone."""
-    closed = [path for path in folder.parents if not path.stat().st_mode & 0o001]
+def lay_open() -> None:
+    """For a forked child: where only root can pass to the interpreter or the checkout, for this process anybody can."""
+    folders = (Path(os.path.realpath(sys.executable)).parents[1], REPOSITORY)
+    closed = {folder: shut for folder in folders if (shut := _closed(folder))}
     if not closed:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     _done(libc.unshare(_CLONE_NEWNS))
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    fds = {folder: os.open(folder, os.O_PATH | os.O_DIRECTORY) for folder in closed}
     _done(libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None))
-    _done(libc.mount(b"tmpfs", os.fsencode(closed[-1]), b"tmpfs", 0, b"mode=755"))
-    folder.mkdir(parents=True)
-    _done(libc.mount(b"/proc/self/fd/%d" % fd, os.fsencode(folder), None, _MS_BIND, None))
-    os.close(fd)
+    for place in sorted({shut[-1] for shut in closed.values()}):
+        _done(libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, b"mode=755"))
+    for folder, fd in fds.items():
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _done(libc.mount(b"/proc/self/fd/%d" % fd, os.fsencode(folder), None, _MS_BIND, None))
+        os.close(fd)
+
+
+def _closed(folder: Path) -> list[Path]:
+    """The folders above it which others may not pass, the nearest first."""
+    return [path for path in folder.parents if not path.stat().st_mode & 0o001]
 
 
 def _done(status: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import ground
+from tests.system import ground, people
 from tests.system.ground import WHY, copy, folder, plan, symlink, text
 from virttools.errors import ApplyError, HostLacks, NeedsPrivilege
 from virttools.tree import apply
@@ -366,6 +366,7 @@ def in_python(script: str, *before: str) -> str:
         text=True,
         check=False,
         cwd="/",
+        preexec_fn=people.lay_open,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

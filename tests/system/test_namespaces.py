@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.system.handmade import REPOSITORY
+
 MANY, FEW, ROUNDS = 40, 10, 3
 VISITS = f"""
 import os, sys

@@ -10,8 +10,8 @@ import pytest
 from tests.system import ground
 from tests.system.calls import Virt
 from tests.system.fetching import RETRIES
+from tests.system.handmade import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 RELEASE = "trixie"
 PACKAGES = (
     "python3.13-minimal", "libpython3.13-minimal", "libpython3.13-stdlib", "libc6", "zlib1g", "libexpat1",
