@@ -87,11 +87,8 @@ class Person:
         return json.loads(self.good("--json", *words))["data"]
 
     def become(self) -> None:
-        """For a forked child: have all that is needed within reach, and be this user from now on."""
-        lay_open()
-        os.setgroups([])
-        os.setresgid(self.gid, self.gid, self.gid)
-        os.setresuid(self.uid, self.uid, self.uid)
+        """For a forked child."""
+        become(self.uid, self.gid)
 
 
 @contextmanager
@@ -138,6 +135,14 @@ def _etc_of_ones_own(copy: Path) -> Iterator[None]:
     finally:
         # Whoever looks for the users of a tree has each folder of each process open for a moment.
         until(lambda: subprocess.run(["umount", "/etc"], check=False).returncode == 0, "umount")
+
+
+def become(uid: int, gid: int) -> None:
+    """For a forked child: have all that is needed within reach, and be that user from now on."""
+    lay_open()
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
 
 
 def lay_open() -> None:

@@ -5,10 +5,12 @@ import re
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.system import people
 from tests.system.handmade import REPOSITORY, probe, tree, virt
 from tests.system.waiting import PATIENCE
 
@@ -297,7 +299,7 @@ def test_who_is_not_root_is_told_so(spied: Path) -> None:
                 stdin=served.fileno(),
                 stdout=served.fileno(),
                 stderr=subprocess.PIPE,
-                user=65534,
+                preexec_fn=partial(people.become, 65534, 65534),
                 cwd="/",
                 env={},
                 check=False,
