@@ -113,20 +113,19 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     virt = Virt(root)
     (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
     words = ["unshare", "--net", "--mount", "sh", "-ec", _UP, "sh", str(folder / "resolv.conf")]
-    network = subprocess.Popen(
+    with subprocess.Popen(
         [*words, *ADDRESSES.values()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert network.stdout is not None
-    assert network.stdout.readline() == b"up\n"
-    place = f"/proc/{network.pid}/ns"
-    inside = ("nsenter", f"--net={place}/net", f"--mount={place}/mnt")
-    for name in ADDRESSES:
-        build(virt, folder, name)
-    certify(virt.tree("d1.example") / "etc/dovecot/tls")
-    with dns(inside), serving(root, folder, wrapper=list(inside)) as server:
-        yield Machine(virt, server, inside)
-    left = in_the_network_of(network.pid)
-    network.communicate()
+    ) as network:
+        assert network.stdout is not None
+        assert network.stdout.readline() == b"up\n"
+        place = f"/proc/{network.pid}/ns"
+        inside = ("nsenter", f"--net={place}/net", f"--mount={place}/mnt")
+        for name in ADDRESSES:
+            build(virt, folder, name)
+        certify(virt.tree("d1.example") / "etc/dovecot/tls")
+        with dns(inside), serving(root, folder, wrapper=list(inside)) as server:
+            yield Machine(virt, server, inside)
+        left = in_the_network_of(network.pid)
     virt.good("remove", "--yes", *ADDRESSES)
     assert left == ["cat"]
 
