@@ -152,6 +152,17 @@ def test_a_reload_takes_what_is_new_and_keeps_what_is_right(
         assert ask("127.0.10.1", PORT, b"still here") == "still here"
 
 
+def test_a_root_without_domains_is_told(tmp_path: Path) -> None:
+    """Whether the folder is there or not: as `--check` says it, and nothing is made."""
+    for root in (tmp_path, tmp_path / "none"):
+        for words in ((), ("--check",)):
+            done = Virt(root)("serve", "--log", "stderr", *words)
+            assert (done.status, "there are no domains yet\nhint: " in done.err) == (68, True), (
+                done.err
+            )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_domains_come_and_go_without_a_reload(virt: Virt, create: Create, tmp_path: Path) -> None:
     """A running server takes in what is created or removed; a connection that is open stays open.
 

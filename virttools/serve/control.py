@@ -5,6 +5,7 @@ import marshal
 import os
 import time
 
+from virttools.errors import UnknownDomain
 from virttools.serve import ledger
 from virttools.serve.daemons import Fleet
 from virttools.serve.holdings import Holdings
@@ -13,13 +14,23 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY
 
 
 def open_at(path: str) -> _socket.socket:
-    """A socket that listens there; with no path, one that nobody can ask."""
+    """A socket that listens there; with no path, one that nobody can ask.
+
+    Raises UnknownDomain where no domain was ever made below that root.
+    """
     found = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     if not path:
         return found
     remove(path)
     folder, _, name = path.rpartition("/")
-    folder_fd = os.open(folder, _FOLDER)
+    try:
+        folder_fd = os.open(folder, _FOLDER)
+    except FileNotFoundError:
+        found.close()
+        raise UnknownDomain(
+            f"cannot serve {os.path.dirname(folder)}: there are no domains yet",
+            hint="make one: virt create domain1.com",
+        ) from None
     old = os.umask(0o177)
     try:  # sun_path is short, unix(7)
         found.bind(f"/proc/self/fd/{folder_fd}/{name}")
